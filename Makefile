@@ -1,0 +1,55 @@
+# make help lists the targets. All of them use the virtual environment in .venv, made when missing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# dvc.yaml says "python": let it be that of the virtual environment.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint format lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/runtime.done ## make .venv with what the pipeline needs
+
+repro: $(VENV)/runtime.done ## run the pipeline: only what changed since the last time
+	dvc repro
+
+test: $(VENV)/dev.done ## run all tests
+	pytest $(ARGS)
+
+lint: $(VENV)/dev.done ## check style and format
+	ruff check .
+	ruff format --check .
+
+format: $(VENV)/dev.done ## mend style and format
+	ruff check --fix .
+	ruff format .
+
+lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
+	rm -f requirements.txt requirements-dev.txt
+	uv pip compile -q $(LOCK) requirements.in -o requirements.txt
+	uv pip compile -q $(LOCK) requirements-dev.in -o requirements-dev.txt
+
+clean: ## delete the virtual environment and temporary files, no data
+	rm -rf $(VENV) tmp .pytest_cache .ruff_cache
+
+$(VENV)/runtime.done: requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# One version for every Python from 3.10, so that results do not depend on it. What torch needs of
+# CUDA is pinned by torch itself, and not installed where its CPU build is.
+LOCK := --universal --python-version 3.10 --fork-strategy fewest --no-header --no-annotate \
+	$(addprefix --no-emit-package ,cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas \
+	nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft \
+	nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
+	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx triton)

@@ -1,0 +1,55 @@
+"""Verify the backbone, and run it frozen over every review, once.
+
+    python -m stages.extract_cls_features
+
+reads    data/tokenized, data/backbone (params: extract-cls-features, precision)
+writes   data/features/{train,validation,test}.parquet: the [CLS] vector of the last hidden state
+         (float32 [dim]) and the label of each review
+metrics  metrics/extract-cls-features.json: what was verified; metrics/costs/
+"""
+
+import time
+from pathlib import Path
+
+from stages.lib import outputs, params, stage
+from stages.lib.splits import SPLITS
+
+BACKBONE = Path("data/backbone")
+METRICS = Path("metrics/extract-cls-features.json")
+
+
+def main() -> None:
+    p = params.load("extract-cls-features", "precision")
+    from stages.lib import backbone, costs, features, inference, precision, tokens
+
+    chosen = precision.resolve(p.precision)
+    device = precision.device()
+    model, pad_token_id, facts = backbone.load_verified(BACKBONE)
+    model.to(device, precision.DTYPES[chosen])
+
+    splits = {name: tokens.load(name) for name in SPLITS}
+    start = time.perf_counter()
+    with outputs.replacing_directory(features.FEATURES) as directory:
+        for name, split in splits.items():
+            cls = inference.run(
+                lambda **batch: model(**batch).last_hidden_state[:, 0],
+                split.input_ids,
+                pad_token_id=pad_token_id,
+                tokens_per_batch=p.extract_cls_features.tokens_per_batch,
+                device=device,
+                description=name,
+            )
+            features.write(directory / f"{name}.parquet", cls, split.labels)
+    seconds = time.perf_counter() - start
+    outputs.write_json(METRICS, facts)
+    costs.write(
+        "extract-cls-features",
+        seconds=seconds,
+        samples=sum(map(len, splits.values())),
+        size=features.FEATURES,
+        **precision.describe(chosen),
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

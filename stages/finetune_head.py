@@ -1,0 +1,68 @@
+"""Fine-tune the head alone, on the cached [CLS] vectors of the frozen backbone.
+
+    python -m stages.finetune_head
+
+With the backbone frozen and in eval mode this is the same computation as training the whole model,
+less a forward pass through the backbone in every epoch.
+
+reads    data/features, data/backbone (params: finetune-head, seed)
+writes   data/models/finetune-head/, a whole model for pipeline("text-classification", ...)
+         data/predictions/finetune-head.csv; its score is the probability of "positive"
+         data/curves/finetune-head/: loss and validation scores by step
+metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json
+"""
+
+from stages.lib import params, stage
+
+NAME = "finetune-head"
+
+
+def main() -> None:
+    p = params.load(NAME, "seed")
+    import numpy as np
+
+    from stages.lib import batches, classifier, costs, features, head, outputs, precision, training
+    from stages.lib.splits import SPLITS
+
+    splits = {split: head.Vectors(*features.load(split)) for split in SPLITS}
+    training.seed_everything(p.seed)
+    model = classifier.create()
+    module = head.Head(model)
+
+    def in_batches(split: head.Vectors) -> training.Split:
+        lengths = np.ones(len(split), np.int64)
+        return training.Split(
+            split, batches.LengthGrouped(lengths, p.finetune_head.batch_size, p.seed)
+        )
+
+    seconds = training.train(
+        NAME,
+        module,
+        train=in_batches(splits["train"]),
+        validation=in_batches(splits["validation"]),
+        settings=p.finetune_head,
+        seed=p.seed,
+        chosen="fp32",
+        inputs=[features.FEATURES, classifier.BACKBONE],
+        collate=head.collate,
+    )
+    path = classifier.MODELS / NAME
+    with outputs.replacing_directory(path) as directory:
+        classifier.save(model, directory)
+    classifier.score(
+        NAME, {split: (splits[split].labels, head.logits(module, splits[split]))
+               for split in ("validation", "test")},
+    )  # fmt: skip
+    costs.write(
+        NAME,
+        seconds=seconds,
+        samples=len(splits["train"]) * p.finetune_head.epochs,
+        size=path,
+        trainable=classifier.parameters(module)["trainable"],
+        total=classifier.parameters(model)["total"],
+        **precision.describe("fp32"),
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,46 @@
+"""Loading the backbone, and verifying that it is what the stages take it for."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+
+from stages.lib.errors import InputError
+
+PROBE = ["a gorgeous, witty, seductive movie", "simplistic, silly and tedious"]
+
+
+def load_verified(directory: Path) -> tuple[PreTrainedModel, int, dict[str, Any]]:
+    """The backbone in eval mode and float32, its padding id, and the facts that were verified.
+
+    Raises InputError when the tokenizer has more tokens than the embedding has rows, when the last
+    hidden state of a known batch is not [batch, tokens, dim], or when it is not finite.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModel.from_pretrained(directory, dtype=torch.float32, use_safetensors=True).eval()
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"{directory}: the tokenizer has {len(tokenizer)} tokens but the embedding has {rows} "
+            "rows; they do not belong together"
+        )
+    batch = tokenizer(PROBE, padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        hidden = model(**batch).last_hidden_state
+    expected = (*batch["input_ids"].shape, model.config.dim)
+    if hidden.shape != expected:
+        raise InputError(f"{directory}: hidden state is {tuple(hidden.shape)}, expected {expected}")
+    if not hidden.isfinite().all():
+        raise InputError(f"{directory}: hidden states are not finite: the weights are broken")
+    facts = {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": model.config.n_layers,
+        "dim": model.config.dim,
+        "vocabulary": len(tokenizer),
+        "embedding_rows": rows,
+        "probe_shape": list(hidden.shape),
+        "probe_dtype": str(hidden.dtype).removeprefix("torch."),
+        "probe_finite": True,
+    }
+    return model, tokenizer.pad_token_id, facts

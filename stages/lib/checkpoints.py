@@ -1,0 +1,69 @@
+"""Where a training keeps its checkpoints until it is done, and which of them it may resume from."""
+
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+CHECKPOINTS = Path("tmp/checkpoints")
+
+
+def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
+    """The directory for checkpoints of just this code, these inputs and settings.
+
+    Its name has a fingerprint of all three, so a checkpoint of anything else is never found;
+    directories of other runs of the stage `name` are deleted.
+    """
+    digest = hashlib.sha256(repr([settings, torch.__version__, transformers.__version__]).encode())
+    for path in sorted(_files(inputs) + _code()):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    chosen = CHECKPOINTS / name / digest.hexdigest()[:16]
+    for other in CHECKPOINTS.glob(f"{name}/*"):
+        if other != chosen:
+            shutil.rmtree(other)
+    return chosen
+
+
+def _files(inputs: list[Path]) -> list[Path]:
+    return [
+        file
+        for path in inputs
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.is_file()
+    ]
+
+
+def _code() -> list[Path]:
+    return [
+        Path(module.__file__)
+        for name, module in list(sys.modules.items())
+        if name.partition(".")[0] == "stages" and module.__file__
+    ]
+
+
+def last(directory: Path) -> str | None:
+    """The newest whole checkpoint, or None. What a killed run left half-written is deleted."""
+    whole = []
+    for path in directory.glob("checkpoint-*"):
+        # The Trainer writes its state last.
+        try:
+            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+        else:
+            whole.append(path)
+    return str(max(whole, key=_step)) if whole else None
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def remove(name: str) -> None:
+    """Delete the checkpoints of a finished training."""
+    shutil.rmtree(CHECKPOINTS / name)

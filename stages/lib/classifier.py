@@ -1,0 +1,65 @@
+"""The sequence classifier: made from the backbone, saved so that transformers loads it, scored."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from stages.lib import scoring
+from stages.lib.splits import LABELS
+
+BACKBONE = Path("data/backbone")
+MODELS = Path("data/models")
+
+
+def create() -> PreTrainedModel:
+    """A classifier in float32: the backbone's weights, a head drawn from PyTorch's generator."""
+    return AutoModelForSequenceClassification.from_pretrained(
+        BACKBONE,
+        num_labels=len(LABELS),
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)},
+        dtype=torch.float32,
+        use_safetensors=True,
+    )
+
+
+def parameters(model: torch.nn.Module) -> dict[str, int]:
+    """Trainable and total parameters. Of a module that PEFT trains a copy of, the copy counts."""
+    counts = [
+        (parameter.numel(), parameter.requires_grad)
+        for name, parameter in model.named_parameters()
+        if ".original_module." not in name
+    ]
+    trainable = sum(count for count, requires_grad in counts if requires_grad)
+    return {"trainable": trainable, "total": sum(count for count, _ in counts)}
+
+
+def save(model: PreTrainedModel, directory: Path) -> None:
+    """Write the model, or the adapter, with its tokenizer: safetensors only, the same bytes for the
+    same weights."""
+    for config in getattr(model, "peft_config", {}).values():
+        # A set in PEFT's hands, written in an order that differs between processes.
+        config.target_modules = sorted(config.target_modules)
+        config.modules_to_save = sorted(config.modules_to_save)
+    model.save_pretrained(directory)
+    AutoTokenizer.from_pretrained(BACKBONE).save_pretrained(directory)
+
+
+def score(name: str, outputs: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Write scores and predictions from labels and logits by split.
+
+    A prediction's score is the probability of the positive class.
+    """
+    scoring.write(
+        name,
+        {
+            split: (labels, _positive(values), values.argmax(-1))
+            for split, (labels, values) in outputs.items()
+        },
+    )
+
+
+def _positive(values: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(values).softmax(-1)[:, LABELS.index("positive")].numpy()

@@ -1,0 +1,92 @@
+"""What finetune-full and the LoRA stages share: training on token ids, saving, scoring."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from stages.lib import (
+    batches,
+    classifier,
+    costs,
+    dropout,
+    inference,
+    outputs,
+    precision,
+    tokens,
+    training,
+)
+from stages.lib.params import Training
+from stages.lib.splits import SPLITS
+
+# With padding; of batches without gradients.
+TOKENS_PER_BATCH = 2048
+
+
+def run(
+    name: str,
+    settings: Training,
+    common: SimpleNamespace,
+    adapt: Callable[[PreTrainedModel], PreTrainedModel] = lambda model: model,
+) -> None:
+    """Train, save and score the model of the stage `name`.
+
+    `adapt` turns the classifier into the model to train, where that is not the same; `common` has
+    the parameters seed and precision. Raises InputError for what the machine cannot do and when the
+    training diverges.
+    """
+    chosen = precision.resolve(common.precision)
+    splits = {split: tokens.load(split) for split in SPLITS}
+    training.seed_everything(common.seed)
+    model = adapt(classifier.create())
+    if precision.device().type == "cpu":
+        dropout.make_cheap(model)
+    seconds = training.train(
+        name,
+        model,
+        train=training.Split(
+            splits["train"],
+            batches.LengthGrouped(splits["train"].lengths, settings.batch_size, common.seed),
+        ),
+        validation=training.Split(
+            splits["validation"],
+            batches.TokenBudget(splits["validation"].lengths, TOKENS_PER_BATCH),
+        ),
+        settings=settings,
+        seed=common.seed,
+        chosen=chosen,
+        inputs=[tokens.TOKENIZED, classifier.BACKBONE],
+        collate=tokens.Collator(model.config.pad_token_id),
+    )
+    path = classifier.MODELS / name
+    with outputs.replacing_directory(path) as directory:
+        classifier.save(model, directory)
+    classifier.score(
+        name,
+        {
+            split: (splits[split].labels, logits(model, splits[split], split))
+            for split in ("validation", "test")
+        },
+    )
+    costs.write(
+        name,
+        seconds=seconds,
+        samples=len(splits["train"]) * settings.epochs,
+        size=path,
+        **classifier.parameters(model),
+        **precision.describe(chosen),
+    )
+
+
+def logits(model: PreTrainedModel, split: tokens.Tokens, description: str) -> np.ndarray:
+    """Float32 [reviews, labels], computed in float32, as who loads the saved model gets them."""
+    model.eval()
+    return inference.run(
+        lambda **batch: model(**batch).logits,
+        split.input_ids,
+        pad_token_id=model.config.pad_token_id,
+        tokens_per_batch=TOKENS_PER_BATCH,
+        device=model.device,
+        description=description,
+    )

@@ -1,0 +1,51 @@
+"""The device, and the number format that models compute in on it."""
+
+from typing import Any
+
+import torch
+
+from stages.lib.errors import InputError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def device() -> torch.device:
+    """CUDA where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve(precision: str) -> str:
+    """'fp32', 'bf16' or 'fp16' for the `precision` of params.yaml.
+
+    'auto' is fp16 on CUDA (as published), bf16 on a CPU that has it in hardware (AVX512-BF16 or
+    AMX), fp32 elsewhere. Raises InputError for what the device cannot do.
+    """
+    if device().type == "cuda":
+        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise InputError(
+                "params.yaml: precision: 'bf16' is wrong: this GPU has no bfloat16; "
+                "use auto, fp32 or fp16"
+            )
+        return "fp16" if precision == "auto" else precision
+    if precision == "fp16":
+        raise InputError(
+            "params.yaml: precision: 'fp16' is wrong: it needs a CUDA GPU and there is none; "
+            "use auto, fp32 or bf16"
+        )
+    return _on_cpu() if precision == "auto" else precision
+
+
+def _on_cpu() -> str:
+    capabilities = torch.cpu.get_capabilities()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_tile")
+    return "bf16" if native else "fp32"
+
+
+def describe(precision: str) -> dict[str, Any]:
+    """For the costs: precision and device, with its threads (CPU) or peak memory (GPU)."""
+    where = device()
+    if where.type == "cuda":
+        peak = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+        name = torch.cuda.get_device_name(where)
+        return {"precision": precision, "device": name, "peak_memory_mb": peak}
+    return {"precision": precision, "device": f"cpu, {torch.get_num_threads()} threads"}

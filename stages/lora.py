@@ -1,0 +1,66 @@
+"""Train a LoRA adapter and the head on the frozen backbone.
+
+    python -m stages.lora {lora-2e-5,lora-2e-4,lora}
+
+The three stages differ in their section of params.yaml alone.
+
+reads    data/tokenized, data/backbone (params: the stage's section, seed, precision)
+writes   data/models/<stage>/: the adapter with its head, for AutoPeftModelForSequenceClassification
+         data/predictions/<stage>.csv; its score is the probability of "positive"
+         data/curves/<stage>/: loss and validation scores by step
+metrics  metrics/<stage>.json, metrics/costs/<stage>.json
+"""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from stages.lib import params, stage
+from stages.lib.errors import InputError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+NAMES = ("lora-2e-5", "lora-2e-4", "lora")
+# Trained and saved whole beside the adapters: both layers of DistilBERT's classification head.
+HEAD = ["pre_classifier", "classifier"]
+
+
+def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
+    """`model` with adapters of LoRA (https://arxiv.org/abs/2106.09685) on the targets.
+
+    Raises InputError when the model has no module of a target's name.
+    """
+    from peft import LoraConfig, TaskType, get_peft_model
+    from torch.nn import Linear
+
+    linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, Linear)}
+    if missing := sorted(set(settings.targets) - linear):
+        raise InputError(
+            f"params.yaml: lora targets: the backbone has no {missing[0]!r}; "
+            f"it has {', '.join(sorted(linear - set(HEAD)))}"
+        )
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.targets,
+        modules_to_save=HEAD,
+    )
+    return get_peft_model(model, config)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("stage", choices=NAMES)
+    name = parser.parse_args().stage
+    p = params.load(name, "seed", "precision")
+    settings = getattr(p, name.replace("-", "_"))
+    from stages.lib import finetuning
+
+    finetuning.run(name, settings, p, lambda model: adapt(model, settings))
+
+
+if __name__ == "__main__":
+    stage.run(main)

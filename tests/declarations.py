@@ -1,0 +1,79 @@
+"""What a stage uses, read off its source: project modules, libraries, parameters, paths."""
+
+import ast
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+LIBRARIES = {"sklearn": "scikit-learn"}  # import name: distribution, where they differ
+
+
+@dataclass
+class Use:
+    modules: set[str] = field(default_factory=set)
+    libraries: set[str] = field(default_factory=set)
+    params: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
+
+
+class _Visitor(ast.NodeVisitor):
+    def __init__(self) -> None:
+        self.use = Use()
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._import(alias.name)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            self._import(f"{node.module}.{alias.name}")
+
+    def _import(self, name: str) -> None:
+        top = name.partition(".")[0]
+        if top == "stages":
+            parts = name.split(".")
+            paths = ["/".join(parts[:end]) + ".py" for end in (len(parts), len(parts) - 1)]
+            self.use.modules |= {path for path in paths if (ROOT / path).is_file()}
+        else:
+            self.use.libraries.add(LIBRARIES.get(top, top))
+        if name == "transformers.AutoTokenizer":
+            self.use.libraries.add("tokenizers")
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if ast.unparse(node.func) == "params.load":
+            self.use.params |= {
+                arg.value if isinstance(arg, ast.Constant) else "<stage>" for arg in node.args
+            }
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        value = node.value
+        is_path = isinstance(value, str) and value.startswith(("data/", "metrics/"))
+        if is_path and not any(mark in value for mark in " \n<{"):
+            self.use.paths.add(value)
+
+
+@functools.cache
+def of_file(path: str) -> Use:
+    visitor = _Visitor()
+    visitor.visit(ast.parse((ROOT / path).read_text()))
+    return visitor.use
+
+
+def of_stage(name: str, script: str) -> Use:
+    """What the stage `name` uses, through all the project's modules that its script imports."""
+    total = Use(modules={script})
+    todo = [script]
+    while todo:
+        use = of_file(todo.pop())
+        todo += sorted(use.modules - total.modules)
+        total.modules |= use.modules
+        total.libraries |= use.libraries
+        total.params |= {name if section == "<stage>" else section for section in use.params}
+        total.paths |= use.paths
+    return total
