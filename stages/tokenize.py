@@ -30,8 +30,8 @@ def main() -> None:
     limit = p.tokenize.max_length
     if limit > tokenizer.model_max_length:
         raise InputError(
-            f"params.yaml: tokenize.max_length: {limit} is wrong: the backbone reads at most "
-            f"{tokenizer.model_max_length} tokens"
+            f"params.yaml: tokenize.max_length: {limit} is wrong: it should be at most the "
+            f"backbone's {tokenizer.model_max_length}"
         )
 
     def encode(batch: dict[str, list]) -> dict[str, list]:

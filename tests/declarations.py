@@ -53,7 +53,7 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Constant(self, node: ast.Constant) -> None:
         value = node.value
-        is_path = isinstance(value, str) and value.startswith(("data/", "metrics/"))
+        is_path = isinstance(value, str) and f"{value}/".startswith(("data/", "metrics/"))
         if is_path and not any(mark in value for mark in " \n<{"):
             self.use.paths.add(value)
 

@@ -20,4 +20,6 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """The vectors (float32 [reviews, dim]) and labels (int64 [reviews]) of a split."""
     table = pq.read_table(FEATURES / f"{split}.parquet")
     vectors = table["cls"].combine_chunks()
-    return vectors.flatten().to_numpy().reshape(len(vectors), -1), table["label"].to_numpy()
+    cls = vectors.flatten().to_numpy().reshape(len(vectors), -1)
+    # Copies: Arrow's memory is read-only, which PyTorch warns of.
+    return cls.copy(), table["label"].to_numpy().copy()

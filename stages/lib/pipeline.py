@@ -87,6 +87,6 @@ def restore_outputs() -> None:
         # Copies, not links: what git tracks must stay an ordinary file that can be edited.
         repo.cache.local.cache_types = ["copy"]
         for out in repo.stage.load_one(name=os.environ["DVC_STAGE"]).outs:
-            if out.hash_info and not out.exists:
+            if out.hash_info and out.workspace_status():
                 out.use_cache = True
                 out.checkout(force=True, allow_missing=True)

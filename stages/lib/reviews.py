@@ -36,6 +36,8 @@ def _read_csv(path: Path) -> pa.Table:
     # As bytes: the check of the encoding below names the row, Arrow's does not.
     return pa.csv.read_csv(
         path,
+        # A review must fit into a block.
+        read_options=pa.csv.ReadOptions(block_size=1 << 26),
         parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=pa.csv.ConvertOptions(
             column_types={"text": pa.binary(), "label": pa.binary()}, strings_can_be_null=False

@@ -1,0 +1,61 @@
+"""stages.lib.batches: every row once, similar lengths together, an order that follows the seed."""
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.lib import batches
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
+
+
+def epoch(sampler, number):
+    sampler.set_epoch(number)
+    return list(sampler)
+
+
+@given(LENGTHS, st.integers(1, 40), st.integers(0, 5))
+def test_training_batches_cover_each_row_once(lengths, batch_size, number):
+    sampler = batches.LengthGrouped(lengths, batch_size, seed=0)
+    chosen = epoch(sampler, number)
+    assert sorted(row for batch in chosen for row in batch) == list(range(len(lengths)))
+    assert len(chosen) == len(sampler)
+    assert max(map(len, chosen)) <= batch_size
+
+
+@given(LENGTHS, st.integers(1, 200))
+def test_inference_batches_cover_each_row_once_within_the_budget(lengths, tokens):
+    chosen = list(batches.TokenBudget(lengths, tokens))
+    assert sorted(row for batch in chosen for row in batch) == list(range(len(lengths)))
+    for batch in chosen:
+        padded = max(lengths[row] for row in batch) * len(batch)
+        assert padded <= tokens or len(batch) == 1
+
+
+def test_the_order_follows_from_seed_and_epoch():
+    lengths = list(range(1, 500))
+    first = epoch(batches.LengthGrouped(lengths, 8, seed=0), 3)
+    assert first == epoch(batches.LengthGrouped(lengths, 8, seed=0), 3)
+    assert first != epoch(batches.LengthGrouped(lengths, 8, seed=1), 3)
+    assert first != epoch(batches.LengthGrouped(lengths, 8, seed=0), 4)
+
+
+def test_little_is_padded():
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.randint(5, 60, (3200,), generator=random).tolist()
+    padded = sum(
+        max(lengths[row] for row in batch) * len(batch)
+        for batch in batches.LengthGrouped(lengths, 32, seed=0)
+    )
+    assert padded < 1.05 * sum(lengths)
+
+
+def test_rows_of_equal_length_are_shuffled():
+    (batch,) = batches.LengthGrouped([1] * 50, 50, seed=0)
+    assert batch != sorted(batch)
+
+
+def test_padding_is_masked():
+    batch = batches.pad([torch.tensor([2, 7, 3]), torch.tensor([2, 3])], pad_token_id=9)
+    assert batch["input_ids"].tolist() == [[2, 7, 3], [2, 3, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]

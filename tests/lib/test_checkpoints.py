@@ -1,0 +1,68 @@
+"""stages.lib.checkpoints: only whole checkpoints of the same run are resumed."""
+
+import pytest
+
+from stages.lib import checkpoints
+
+
+@pytest.fixture(autouse=True)
+def _in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/rows").write_text("rows")
+
+
+def directory(tmp_path, settings=("lr", 1)):
+    return checkpoints.directory("model", [tmp_path / "data"], list(settings))
+
+
+def save(directory, step, state="{}"):
+    path = directory / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    if state is not None:
+        (path / "trainer_state.json").write_text(state)
+    return path
+
+
+def test_the_newest_whole_checkpoint_is_the_last(tmp_path):
+    here = directory(tmp_path)
+    save(here, 90)
+    newest = save(here, 100)
+    assert checkpoints.last(here) == str(newest)
+
+
+@pytest.mark.parametrize("state", [None, '{"epoch": 1'])
+def test_a_half_written_checkpoint_is_deleted(tmp_path, state):
+    here = directory(tmp_path)
+    whole, half = save(here, 90), save(here, 100, state)
+    assert checkpoints.last(here) == str(whole)
+    assert not half.exists()
+
+
+def test_without_a_checkpoint_training_starts_anew(tmp_path):
+    assert checkpoints.last(directory(tmp_path)) is None
+
+
+def test_other_settings_never_resume_it(tmp_path):
+    old = save(directory(tmp_path), 100)
+    assert checkpoints.last(directory(tmp_path, ("lr", 2))) is None
+    assert not old.exists()
+
+
+def test_other_data_never_resume_it(tmp_path):
+    save(directory(tmp_path), 100)
+    (tmp_path / "data/rows").write_text("other")
+    assert checkpoints.last(directory(tmp_path)) is None
+
+
+def test_other_code_never_resumes_it(tmp_path, monkeypatch):
+    save(directory(tmp_path), 100)
+    code = tmp_path / "code.py"
+    code.write_text("changed")
+    monkeypatch.setattr(checkpoints, "_code", lambda: [code])
+    assert checkpoints.last(directory(tmp_path)) is None
+
+
+def test_the_same_run_resumes_it(tmp_path):
+    save(directory(tmp_path), 100)
+    assert checkpoints.last(directory(tmp_path)) is not None

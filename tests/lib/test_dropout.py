@@ -1,0 +1,102 @@
+"""stages.lib.dropout: PyTorch's dropout with cheaper masks."""
+
+import pytest
+import torch
+from scipy.stats import binomtest
+from transformers import AutoModelForSequenceClassification
+
+from stages.lib import dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.5])
+def test_elements_are_dropped_with_the_probability_asked_for(p):
+    torch.manual_seed(0)
+    result = dropout.dropout(torch.ones(1000, 999), p)
+    dropped = int((result == 0).sum())
+    assert binomtest(dropped, result.numel(), p).pvalue > 0.001
+    assert torch.allclose(result[result != 0], torch.tensor(1 / (1 - p)))
+
+
+def test_neighbours_are_dropped_independently():
+    torch.manual_seed(0)
+    kept = (dropout.dropout(torch.ones(400_000, 4), 0.5) != 0).float()
+    correlations = torch.corrcoef(kept.T) - torch.eye(4)
+    assert correlations.abs().max() < 0.01
+
+
+def test_masks_follow_from_the_seed():
+    x = torch.ones(100, 7)
+    torch.manual_seed(1)
+    first = dropout.dropout(x, 0.3)
+    state = torch.get_rng_state()
+    second = dropout.dropout(x, 0.3)
+    torch.manual_seed(1)
+    assert torch.equal(first, dropout.dropout(x, 0.3))
+    torch.set_rng_state(state)
+    assert torch.equal(second, dropout.dropout(x, 0.3))
+    assert not torch.equal(first, second)
+
+
+def test_gradients_pass_where_elements_are_kept():
+    torch.manual_seed(0)
+    x = torch.randn(50, 6, requires_grad=True)
+    result = dropout.dropout(x, 0.4)
+    result.sum().backward()
+    assert torch.allclose(x.grad, (result != 0) / 0.6)
+
+
+@pytest.fixture
+def pair(miniature):
+    models = [AutoModelForSequenceClassification.from_pretrained(miniature) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    dropout.make_cheap(models[1])
+    batch = {
+        "input_ids": torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+    }
+    return (*models, batch)
+
+
+def test_a_model_in_eval_mode_is_unchanged(pair):
+    original, cheap, batch = pair
+    with torch.inference_mode():
+        expected = original.eval()(**batch).logits
+        assert torch.equal(cheap.eval()(**batch).logits, expected)
+
+
+def test_a_model_without_dropout_trains_the_same(pair):
+    """The attention of this module against the library's, to rounding."""
+    original, cheap, batch = pair
+    for model in (original, cheap):
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+    # As good as none, but enough to take the path of training.
+    for layer in cheap.distilbert.transformer.layer:
+        layer.attention.dropout.p = 1e-9
+    expected = original.train()(**batch).logits
+    assert torch.allclose(cheap.train()(**batch).logits, expected, atol=1e-6)
+
+
+def test_the_average_of_many_passes_is_the_librarys(pair):
+    original, cheap, batch = pair
+    means = []
+    for model in (original, cheap):
+        torch.manual_seed(0)
+        model.train()
+        with torch.inference_mode():
+            logits = torch.stack([model(**batch).logits for _ in range(3000)])
+        means.append((logits.mean(0), logits.std(0) / 3000**0.5))
+    (expected, error), (found, other) = means
+    assert ((found - expected).abs() < 4 * (error + other)).all()
+
+
+def test_padding_gets_no_attention(pair):
+    _, cheap, batch = pair
+    changed = {**batch, "input_ids": batch["input_ids"].clone()}
+    changed["input_ids"][1, 3] = 11
+    results = []
+    for inputs in (batch, changed):
+        torch.manual_seed(0)
+        results.append(cheap.train()(**inputs).logits)
+    assert torch.equal(*results)

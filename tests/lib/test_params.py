@@ -1,0 +1,155 @@
+"""stages.lib.params: the schema, and the line that a user sees for each mistake."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from stages.lib import params, pipeline
+from stages.lib.errors import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def content():
+    return pipeline.read_yaml(str(ROOT / "params.yaml"))
+
+
+def change(content, path, value):
+    content = copy.deepcopy(content)
+    *sections, key = path.split(".")
+    place = content
+    for section in sections:
+        place = place[section]
+    if value is ...:
+        del place[key]
+    else:
+        place[key] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("lora.lr", "fast", "lora.lr: 'fast' is wrong: it should be a valid number"),
+        ("lora.lr", "2e-4", "lora.lr: '2e-4' is wrong: it should be a valid number"),
+        ("lora.lr", -1.0, "lora.lr: -1.0 is wrong: it should be greater than 0"),
+        ("lora.lr", float("nan"), "lora.lr: nan is wrong: it should be a finite number"),
+        ("lora.lr", None, "lora.lr: None is wrong: it should be a valid number"),
+        ("lora.lr", ..., "lora.lr: missing"),
+        ("lora.r", 0, "lora.r: 0 is wrong: it should be greater than 0"),
+        ("lora.r", 8.5, "lora.r: 8.5 is wrong: it should be a valid integer"),
+        ("lora.epochs", True, "lora.epochs: True is wrong: it should be a valid integer"),
+        ("lora.dropout", 1.0, "lora.dropout: 1.0 is wrong: it should be less than 1"),
+        ("lora.targets", "q_lin", "lora.targets: 'q_lin' is wrong: it should be a valid list"),
+        ("lora.targets", [1], "lora.targets.0: 1 is wrong: it should be a valid string"),
+        ("lora.lrr", 1, "lora.lrr: unknown parameter; did you mean 'lr'?"),
+        ("lora", 3, "lora: 3 is wrong: it should be a section with parameters"),
+        ("lora", ..., "lora: missing"),
+        ("lora-2e-4.r", "8", "lora-2e-4.r: '8' is wrong: it should be a valid integer"),
+        ("source", "s3", "source: 's3' is wrong: it should be 'auto', 'hub' or 'pypi'"),
+        ("sorce", "hub", "sorce: unknown parameter; did you mean 'source'?"),
+        (
+            "precision",
+            "int8",
+            "precision: 'int8' is wrong: it should be 'auto', 'fp32', 'bf16' or 'fp16'",
+        ),
+        ("seed", -1, "seed: -1 is wrong: it should be greater than or equal to 0"),
+        ("svm.C", "big", "svm.C.0: 'big' is wrong: it should be a valid number"),
+        ("svm.C", [0.1, 0], "svm.C.1: 0 is wrong: it should be greater than 0"),
+        (
+            "dataset.subset",
+            1,
+            "dataset.subset: 1 is wrong: it should be greater than or equal to 2",
+        ),
+        ("dataset.path", 7, "dataset.path: 7 is wrong: it should be a valid string"),
+        (
+            "tokenize.max_length",
+            2,
+            "tokenize.max_length: 2 is wrong: it should be greater than or equal to 3",
+        ),
+        ("finetune-full.warmup", 1, "finetune-full.warmup: 1 is wrong: it should be less than 1"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_parameter(content, path, value, line):
+    with pytest.raises(InputError) as error:
+        params.parse(change(content, path, value))
+    assert str(error.value) == f"params.yaml: {line}"
+
+
+def test_what_is_not_a_mapping_is_refused():
+    with pytest.raises(InputError, match=r"params.yaml: expected sections"):
+        params.parse(["seed", 0])
+
+
+def test_one_number_for_svm_C_is_a_list_of_one(content):
+    assert params.parse(change(content, "svm.C", 0.5)).svm.C == [0.5]
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path):
+    from dvc.utils.serialize import load_yaml
+
+    path = tmp_path / "params.yaml"
+    path.write_text("a: 2e-4\nb: 2.0e-4\nc: 1_000\nd: yes\ne: 010\nf: 1e3\n")
+    assert pipeline.read_yaml(str(path)) == load_yaml(str(path))
+    assert pipeline.read_yaml(str(path))["a"] == 0.0002
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("seed: 0\nseed: 1\n", r" line 2 found duplicate key .seed."),
+        ("seed: [0\n", r" line 2 expected ',' or '\]'"),
+        ("seed: \t0\n", r" line 1 found character .* that cannot start any token"),
+    ],
+)
+def test_broken_yaml_is_one_line_with_the_line_number(tmp_path, monkeypatch, text, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"^params.yaml:" + line):
+        params.load("seed")
+
+
+def test_not_utf8_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_bytes(b"seed: \xff\n")
+    with pytest.raises(InputError, match=r"^params.yaml: not UTF-8 \(byte 6\)$"):
+        params.load("seed")
+
+
+def test_outside_the_project_the_message_says_where_to_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^params.yaml: no such file here; run from the project"):
+        params.load("seed")
+
+
+def test_load_gives_the_named_sections_alone(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    p = params.load("svm", "lora-2e-4")
+    assert p.lora_2e_4.lr == 2e-4
+    assert not hasattr(p, "seed")
+
+
+def test_under_dvc_an_undeclared_section_is_refused(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("DVC_STAGE", "tokenize")
+    pipeline._declared.cache_clear()
+    with pytest.raises(InputError) as error:
+        params.load("tokenize", "seed")
+    pipeline._declared.cache_clear()
+    assert str(error.value) == (
+        "dvc.yaml: stage 'tokenize' reads the parameter 'seed' but does not declare it under params"
+    )
+
+
+def test_the_published_pair_differs_in_the_learning_rate_alone(content):
+    slow, fast = content["lora-2e-5"], content["lora-2e-4"]
+    assert (slow.pop("lr"), fast.pop("lr")) == (2e-5, 2e-4)
+    assert slow == fast
+    assert {key: slow[key] for key in ("r", "alpha", "dropout", "targets")} == {
+        "r": 8,
+        "alpha": 16,
+        "dropout": 0.1,
+        "targets": ["q_lin", "v_lin"],
+    }

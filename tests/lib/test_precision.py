@@ -1,0 +1,64 @@
+"""stages.lib.precision: what `precision` of params.yaml means on which device."""
+
+import pytest
+import torch
+
+from stages.lib import precision
+from stages.lib.errors import InputError
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def have(*names):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True))
+
+    return have
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+
+    def have(bf16):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "chosen"),
+    [(["avx512_bf16"], "bf16"), (["amx_tile"], "bf16"), (["avx512_f"], "fp32"), ([], "fp32")],
+)
+def test_auto_on_a_cpu_is_bf16_where_the_hardware_has_it(cpu, capabilities, chosen):
+    cpu(*capabilities)
+    assert precision.resolve("auto") == chosen
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_a_cpu_does_what_it_is_asked(cpu, asked):
+    cpu()
+    assert precision.resolve(asked) == asked
+
+
+def test_fp16_on_a_cpu_is_refused(cpu):
+    cpu()
+    with pytest.raises(InputError) as error:
+        precision.resolve("fp16")
+    assert str(error.value) == (
+        "params.yaml: precision: 'fp16' is wrong: it needs a CUDA GPU and there is none; "
+        "use auto, fp32 or bf16"
+    )
+
+
+def test_auto_on_a_gpu_is_fp16_as_published(gpu):
+    gpu(bf16=True)
+    assert precision.resolve("auto") == "fp16"
+    assert precision.resolve("bf16") == "bf16"
+
+
+def test_bf16_on_a_gpu_without_it_is_refused(gpu):
+    gpu(bf16=False)
+    with pytest.raises(InputError, match=r"this GPU has no bfloat16; use auto, fp32 or fp16"):
+        precision.resolve("bf16")

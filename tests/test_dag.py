@@ -1,0 +1,241 @@
+"""The whole DAG through DVC, on a miniature backbone: what users do with it."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from test_declarations import NAMES
+
+MODELS = ["svm", "finetune-head", "finetune-full", "lora-2e-5", "lora-2e-4", "lora"]
+
+
+def stages_run(done):
+    return re.findall(r"Running stage '(.+)'", done.stdout)
+
+
+def snapshot(project):
+    """Every output's bytes, by path."""
+    return {
+        str(path.relative_to(project.path)): path.read_bytes()
+        for folder in ("data", "metrics")
+        for path in sorted((project.path / folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def hashes(project):
+    """Hashes of all outputs in dvc.lock, less those of costs and of the report, which has costs."""
+    return {
+        out["path"]: out["md5"]
+        for stage in project.read("dvc.lock")["stages"].values()
+        for out in stage["outs"]
+        if not out["path"].startswith(("metrics/costs", "metrics/report"))
+    }
+
+
+def test_all_stages_ran_and_nothing_is_left_to_do(ran):
+    assert list(ran.read("dvc.lock")["stages"]) == sorted(NAMES, key=NAMES.index) or set(
+        ran.read("dvc.lock")["stages"]
+    ) == set(NAMES)
+    assert ran.dvc("status").stdout.strip() == "Data and pipelines are up to date."
+    done = ran.dvc("repro")
+    assert stages_run(done) == []
+    assert ran.git("status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_has_scores_costs_and_predictions(ran, name):
+    scores = ran.read(f"metrics/{name}.json")
+    assert list(scores) == ["validation", "test"]
+    for split in scores.values():
+        assert list(split) == ["accuracy", "f1", "precision", "recall"]
+    costs = ran.read(f"metrics/costs/{name}.json")
+    assert {"trainable_parameters", "seconds", "samples_per_second", "peak_memory_mb"} <= set(costs)
+    assert {"size_bytes", "precision", "device"} <= set(costs)
+    with (ran.path / f"data/predictions/{name}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 48
+    test = [row for row in rows if row["split"] == "test"]
+    right = sum(row["label"] == row["prediction"] for row in test) / len(test)
+    assert right == pytest.approx(scores["test"]["accuracy"], abs=1e-6)
+
+
+def test_models_learn_what_two_words_say(ran):
+    """Not scores of a coin: the head sees random features, full training sees the words."""
+    assert ran.read("metrics/svm.json")["test"]["accuracy"] > 0.7
+
+
+def test_the_same_again_elsewhere_is_byte_identical(ran, miniature, tmp_path):
+    other = ran.copy(tmp_path / "elsewhere")
+    for path in ("data", "metrics", ".dvc/cache", ".dvc/tmp", "dvc.lock"):
+        target = other.path / path
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+    (other.path / "metrics").mkdir()
+    done = other.dvc("repro")
+    assert set(stages_run(done)) == set(NAMES)
+    assert hashes(other) == hashes(ran)
+
+
+def test_a_change_of_svm_C_runs_svm_and_report(after):
+    after.set(svm__C=0.5)
+    assert stages_run(after.dvc("repro")) == ["svm", "report"]
+
+
+def test_going_back_takes_the_result_from_the_run_cache(after):
+    before = after.read("metrics/svm.json")
+    after.set(svm__C=1e-6)
+    after.dvc("repro")
+    after.git("checkout", "params.yaml")
+    done = after.dvc("repro")
+    assert "svm" not in stages_run(done)
+    assert after.read("metrics/svm.json") == before
+
+
+def test_a_bump_of_a_library_runs_what_it_can_change(after):
+    """PEFT is of the LoRA stages alone; here without running them, which needs the library."""
+    path = after.path / "libraries.yaml"
+    path.write_text(re.sub(r"peft: .*", "peft: 99.0", path.read_text()))
+    status = json.loads(after.dvc("status", "--json").stdout)
+    assert set(status) == {"lora-2e-5", "lora-2e-4", "lora"}
+    done = after.dvc("repro", "lora", check=False)
+    assert done.returncode != 0
+    assert re.search(
+        r"^error: lora: libraries.yaml: peft: 99.0 is pinned but [\d.]+ is here; ",
+        done.stderr,
+        re.M,
+    )
+
+
+def test_lora_at_2e_4_gives_the_numbers_of_lora_2e_4(after):
+    published = after.read("params.yaml")["lora-2e-4"]
+    after.set(**{f"lora__{key}": value for key, value in published.items() if key != "lr"})
+    after.git("commit", "--quiet", "--all", "--message", "as published")
+    done = after.dvc("exp", "run", "--set-param", "lora.lr=2e-4")
+    assert stages_run(done) == ["lora", "report"]
+    assert after.read("params.yaml")["lora"]["lr"] == 2e-4
+    assert after.read("metrics/lora.json") == after.read("metrics/lora-2e-4.json")
+    predictions = [
+        (after.path / f"data/predictions/{name}.csv").read_bytes() for name in ("lora", "lora-2e-4")
+    ]
+    assert predictions[0] == predictions[1]
+    shown = json.loads(after.dvc("exp", "show", "--json").stdout)
+    rates = {
+        rev["data"]["params"]["params.yaml"]["data"]["lora"]["lr"]
+        for base in shown
+        for rev in [base, *[r for e in base.get("experiments") or [] for r in e["revs"]]]
+    }
+    assert 2e-4 in rates
+    # Written as a person would write it, the same number: nothing runs again.
+    path = after.path / "params.yaml"
+    text = path.read_text()
+    section = text.index("\nlora:")
+    path.write_text(text[:section] + re.sub(r"lr: \S+", "lr: 2e-4", text[section:], count=1))
+    assert stages_run(after.dvc("repro")) == []
+
+
+def test_metrics_diff_names_model_split_and_score(after):
+    branch = after.git("branch", "--show-current").strip()
+    after.git("checkout", "--quiet", "-b", "try")
+    after.set(svm__C=1e-7)
+    after.dvc("repro")
+    after.git("commit", "--quiet", "--all", "--message", "try")
+    diff = json.loads(after.dvc("metrics", "diff", branch, "--json").stdout)
+    assert "test.accuracy" in diff["metrics/svm.json"]
+    assert "metrics/lora.json" not in diff
+
+
+def test_plots_dag_and_artifacts_work(ran, tmp_path):
+    ran.dvc("plots", "show", "--out", str(tmp_path / "plots"))
+    page = (tmp_path / "plots/index.html").read_text()
+    for title in ("Training loss", "Validation accuracy", "Confusion matrix, svm"):
+        assert title in page
+    assert "extract-cls-features" in ran.dvc("dag").stdout
+    assert set(ran.read("dvc.yaml")["artifacts"]) == set(MODELS)
+
+
+def test_push_and_pull_give_another_clone_everything_without_a_run(after, tmp_path):
+    remote = tmp_path / "remote"
+    after.dvc("remote", "add", "--default", "shared", str(remote))
+    after.git("commit", "--quiet", "--all", "--message", "remote")
+    after.dvc("push")
+    clone = after.copy(tmp_path / "clone")
+    for path in ("data", ".dvc/cache"):
+        shutil.rmtree(clone.path / path)
+    clone.dvc("pull")
+    assert stages_run(clone.dvc("repro")) == []
+    assert snapshot(clone) == snapshot(after)
+
+
+@pytest.mark.parametrize(
+    ("change", "stage", "line"),
+    [
+        ({"lora__r": 0}, "lora", "params.yaml: lora.r: 0 is wrong: it should be greater than 0"),
+        (
+            {"lora__targets": ["query"]},
+            "lora",
+            "params.yaml: lora targets: the backbone has no 'query'; it has k_lin, lin1, lin2, "
+            "out_lin, q_lin, v_lin",
+        ),
+        (
+            {"lora__lr": 1e38},
+            "lora",
+            "training diverged: the loss is nan at step 3 with lr 1e+38; try a lower lr",
+        ),
+        ({"svm__C": "big"}, "svm", "params.yaml: svm.C.0: 'big' is wrong"),
+        ({"tokenize__max_length": 65}, "tokenize", "it should be at most the backbone's 64"),
+        (
+            {"precision": "fp16"},
+            "extract-cls-features",
+            "params.yaml: precision: 'fp16' is wrong: it needs a CUDA GPU and there is none; "
+            "use auto, fp32 or bf16",
+        ),
+        (
+            {"dataset__path": "nowhere"},
+            "download",
+            "dataset.path: nowhere is not a directory",
+        ),
+    ],
+)
+def test_a_wrong_input_is_one_line_and_outputs_stay(after, change, stage, line):
+    before = snapshot(after)
+    after.set(**change)
+    done = after.dvc("repro", stage, check=False)
+    assert done.returncode != 0
+    errors = [text for text in done.stderr.splitlines() if text.startswith("error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith(f"error: {stage}: ")
+    assert line in errors[0]
+    assert "Traceback" not in done.stderr
+    assert snapshot(after) == before
+    after.git("checkout", "params.yaml")
+    assert stages_run(after.dvc("repro")) == []
+
+
+def test_a_metrics_file_that_is_not_json_is_named_by_report(after):
+    (after.path / "metrics/svm.json").write_text("{")
+    done = after.run("python", "-m", "stages.report", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: metrics/svm.json: not JSON: ")
+
+
+def test_features_have_one_vector_a_review(ran, monkeypatch):
+    from stages.lib import features, tokens
+
+    monkeypatch.chdir(ran.path)
+    for split in ("train", "validation", "test"):
+        cls, labels = features.load(split)
+        assert cls.shape == (24, 32)
+        assert cls.dtype == np.float32
+        assert np.array_equal(labels, tokens.load(split).labels)
+
+
+def test_the_report_has_a_table_of_all_models_and_its_pictures(ran):
+    text = (ran.path / "metrics/report.md").read_text()
+    for name in MODELS:
+        assert re.search(rf"^\| {name} +\|", text, re.M)
+    assert "Not like for like" in text
+    for picture in re.findall(r"\]\((.+\.png)\)", text):
+        assert (ran.path / "metrics" / picture).stat().st_size > 10_000

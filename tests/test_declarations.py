@@ -1,0 +1,101 @@
+"""What dvc.yaml declares of a stage is what its source uses, in both directions."""
+
+from pathlib import Path
+
+import declarations
+import pytest
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+yaml = YAML(typ="safe")
+STAGES = yaml.load((ROOT / "dvc.yaml").read_text())["stages"]
+LIBRARIES = yaml.load((ROOT / "libraries.yaml").read_text())
+NAMES = [
+    "download",
+    "tokenize",
+    "extract-cls-features",
+    "svm",
+    "finetune-head",
+    "finetune-full",
+    "lora-2e-5",
+    "lora-2e-4",
+    "lora",
+    "report",
+]
+
+
+def used(name):
+    module = STAGES[name]["cmd"].split()[2]
+    return declarations.of_stage(name, module.replace(".", "/") + ".py")
+
+
+def params_and_libraries(name):
+    params, libraries = set(), set()
+    for entry in STAGES[name]["params"]:
+        if isinstance(entry, dict):
+            assert list(entry) == ["libraries.yaml"]
+            libraries.update(entry["libraries.yaml"])
+        else:
+            params.add(entry)
+    return params, libraries
+
+
+def outputs(name):
+    stage = STAGES[name]
+    entries = stage.get("outs", []) + stage.get("metrics", [])
+    return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
+
+
+def test_the_stages_are_those_and_in_order():
+    assert list(STAGES) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_deps_has_just_the_modules_that_the_script_imports(name):
+    declared = {path for path in STAGES[name]["deps"] if path.endswith(".py")}
+    assert declared == used(name).modules
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_params_has_just_the_sections_that_the_stage_reads(name):
+    assert params_and_libraries(name)[0] == used(name).params
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_libraries_has_just_those_that_the_stage_uses(name):
+    assert params_and_libraries(name)[1] == used(name).libraries & set(LIBRARIES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_in_the_source_are_deps_or_outputs(name):
+    known = {path for path in STAGES[name]["deps"] if not path.endswith(".py")} | outputs(name)
+    for path in used(name).paths:
+        assert any(other == path or other.startswith(f"{path}/") for other in known), path
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_in_deps_are_named_in_the_source(name):
+    paths = used(name).paths
+    for dep in STAGES[name]["deps"]:
+        if dep.startswith(("data/", "metrics/")):
+            assert any(f"{dep}/".startswith(f"{path}/") for path in paths), dep
+
+
+def test_files_beside_the_modules_are_deps_too():
+    declared = {dep for stage in STAGES.values() for dep in stage["deps"]}
+    for path in (ROOT / "stages").rglob("*"):
+        if path.is_file() and path.suffix not in (".py", ".pyc"):
+            assert str(path.parent.relative_to(ROOT)) in declared
+
+
+def test_pinned_libraries_are_those_that_are_installed_by_requirements_txt():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = dict(line.partition(" ;")[0].split("==") for line in lines if "==" in line)
+    assert {name: pinned[name] for name in LIBRARIES} == LIBRARIES
+
+
+@pytest.mark.parametrize("name", ["download", "svm", "report"])
+def test_stages_that_compute_no_tensors_never_import_torch(name):
+    """It takes seconds."""
+    assert "torch" not in used(name).libraries | used(name).modules
+    assert "transformers" not in used(name).libraries

@@ -1,0 +1,130 @@
+"""The saved models, through the libraries that people load them with."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    pipeline,
+)
+
+from stages import lora
+from stages.lib import classifier, params
+
+
+@pytest.fixture
+def here(ran, monkeypatch):
+    monkeypatch.chdir(ran.path)
+    return ran
+
+
+def predictions(name):
+    table = pd.read_csv(f"data/predictions/{name}.csv")
+    return table[table["split"] == "test"].reset_index(drop=True)
+
+
+def texts():
+    return pd.read_parquet("data/raw/test.parquet")["text"].tolist()
+
+
+def scores(model, tokenizer):
+    batch = tokenizer(texts(), padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        return model.eval()(**batch).logits.softmax(-1)[:, 1].numpy()
+
+
+@pytest.mark.parametrize("name", ["finetune-head", "finetune-full"])
+def test_a_whole_model_is_a_text_classification_pipeline(here, name):
+    classify = pipeline("text-classification", f"data/models/{name}")
+    expected = predictions(name)
+    for result, row in zip(classify(texts()), expected.itertuples(), strict=True):
+        assert result["label"] == ("negative", "positive")[row.prediction]
+        probability = row.score if row.prediction else 1 - row.score
+        assert result["score"] == pytest.approx(probability, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lora-2e-5", "lora-2e-4", "lora"])
+def test_an_adapter_reloads_with_its_head_to_the_same_predictions(here, name):
+    from peft import AutoPeftModelForSequenceClassification, PeftModel
+
+    tokenizer = AutoTokenizer.from_pretrained(f"data/models/{name}")
+    expected = predictions(name)["score"].to_numpy()
+    model = AutoPeftModelForSequenceClassification.from_pretrained(f"data/models/{name}")
+    assert np.allclose(scores(model, tokenizer), expected, atol=1e-6)
+    base = AutoModelForSequenceClassification.from_pretrained("data/backbone", num_labels=2)
+    model = PeftModel.from_pretrained(base, f"data/models/{name}")
+    assert np.allclose(scores(model, tokenizer), expected, atol=1e-6)
+
+
+def test_the_merged_model_has_the_adapters_logits(here):
+    """W' = W + BA, scaled by alpha / r."""
+    from peft import AutoPeftModelForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    model = AutoPeftModelForSequenceClassification.from_pretrained("data/models/lora")
+    layer = model.base_model.model.distilbert.transformer.layer[0].attention.q_lin
+    weight = layer.base_layer.weight.detach().clone()
+    product = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    assert product.abs().max() > 0
+    before = scores(model, tokenizer)
+    merged = model.merge_and_unload()
+    assert np.allclose(scores(merged, tokenizer), before, atol=1e-6)
+    q_lin = merged.distilbert.transformer.layer[0].attention.q_lin
+    assert torch.allclose(q_lin.weight, weight + 16 / 8 * product, atol=1e-6)
+
+
+def test_the_heads_logits_of_the_whole_model_are_those_of_the_cached_features(here):
+    from stages.lib import features, head
+
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    model = AutoModelForSequenceClassification.from_pretrained("data/models/finetune-head")
+    vectors = head.Vectors(*features.load("test"))
+    cached = torch.from_numpy(head.logits(head.Head(model), vectors)).softmax(-1)[:, 1].numpy()
+    assert np.allclose(scores(model, tokenizer), cached, atol=1e-5)
+
+
+def test_features_are_those_of_the_feature_extraction_pipeline(here):
+    from stages.lib import features
+
+    extract = pipeline("feature-extraction", "data/backbone")
+    expected = np.array([hidden[0][0] for hidden in extract(texts())])
+    assert np.allclose(features.load("test")[0], expected, atol=1e-5)
+
+
+def test_the_svm_is_its_arrays(here):
+    from safetensors.numpy import load_file
+
+    from stages.lib import features
+
+    saved = load_file("data/models/svm/model.safetensors")
+    standardized = (features.load("test")[0] - saved["mean"]) / saved["scale"]
+    margins = standardized @ saved["coef"][0] + saved["intercept"]
+    assert np.allclose(margins, predictions("svm")["score"], atol=1e-6)
+
+
+def test_no_output_is_a_pickle(here):
+    suffixes = {path.suffix for path in here.path.glob("data/**/*") if path.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".parquet", ".csv", ".tsv", ".txt", ".md", ".yaml"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "trainable"),
+    [
+        ({}, 739_586),
+        ({"dim": 384, "hidden_dim": 1536, "n_heads": 12}, 222_338),
+    ],
+    ids=["distilbert-base-uncased", "embedded"],
+)
+def test_the_published_lora_trains_just_so_many_parameters(monkeypatch, shape, trainable):
+    monkeypatch.chdir(params.__file__.removesuffix("/stages/lib/params.py"))
+    settings = params.load("lora-2e-4").lora_2e_4
+    with torch.device("meta"):
+        model = DistilBertForSequenceClassification(DistilBertConfig(**shape))
+        counts = classifier.parameters(lora.adapt(model, settings))
+    assert counts["trainable"] == trainable
+    if not shape:
+        assert counts["total"] - 147_456 == 66_955_010
