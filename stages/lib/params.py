@@ -35,12 +35,12 @@ class Section(BaseModel):
 
 
 class Dataset(Section):
-    path: Name | None
+    path: Name
     subset: Annotated[int, Field(ge=2)] | None
 
 
 class Backbone(Section):
-    path: Name | None
+    path: Name
 
 
 class Tokenize(Section):

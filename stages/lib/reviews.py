@@ -71,6 +71,9 @@ def _texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
     if pc.any(empty).as_py():
         raise InputError(f"{name}: row {_first(empty)}: text is empty")
+    binary = pc.match_substring(texts, "\0")
+    if pc.any(binary).as_py():
+        raise InputError(f"{name}: row {_first(binary)}: text has a NUL byte")
     return texts
 
 
@@ -93,7 +96,12 @@ def _labels(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
         raise InputError(f"{name}: row {row}: label is {shown!r}, expected 0 or 1")
     if not pa.types.is_integer(column.type):
         column = column.cast(pa.string())
-    return column.cast(pa.int64())
+    labels = column.cast(pa.int64())
+    if len(found := labels.unique()) == 1:
+        raise InputError(
+            f"{name}: all reviews have the label {found[0]}; a split needs both labels"
+        )
+    return labels
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -6,11 +6,16 @@ stage had written before is put back in either case.
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable
 
 from stages.lib import pipeline
 from stages.lib.errors import InputError
+
+# No bars in logs. tqdm reads this when it is imported, which is after this module.
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_DISABLE", "1")
 
 _OF_THE_MACHINE = {
     errno.ENOSPC,
@@ -25,8 +30,6 @@ _OF_THE_MACHINE = {
 
 def run(main: Callable[[], None]) -> None:
     """Run `main`, the whole of a stage."""
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         try:
             pipeline.check_libraries()
@@ -36,13 +39,24 @@ def run(main: Callable[[], None]) -> None:
             raise
     except InputError as error:
         _stop(str(error))
-    except OSError as error:
-        if error.errno not in _OF_THE_MACHINE:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        _stop(f"{where}{os.strerror(error.errno).lower()}; nothing was written")
     except KeyboardInterrupt:
         _stop("interrupted; run the same command again to go on", status=130)
+    except Exception as error:
+        number = _errno(error)
+        if number not in _OF_THE_MACHINE:
+            raise
+        where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+        _stop(f"{where}{os.strerror(number).lower()}; what was there before is as it was")
+
+
+def _errno(error: Exception) -> int | None:
+    """The number of the operating system's error behind `error`, if there is one."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    # safetensors and tokenizers are written in Rust, PyTorch in C++, and say it in words.
+    if match := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(match[1])
+    return errno.ENOSPC if "PytorchStreamWriter failed writing" in str(error) else None
 
 
 def _stop(message: str, status: int = 1) -> None:

@@ -1,6 +1,7 @@
 """Training a classifier through the Trainer: batches by length, curves, checkpoints to resume from,
 and the best epoch by validation accuracy at the end."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 import transformers
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from stages.lib import checkpoints, precision, scoring
 from stages.lib.curves import Curves
@@ -64,19 +66,39 @@ class StopOnDivergence(transformers.TrainerCallback):
                 )
 
 
-class Report(transformers.TrainerCallback):
-    """One line an epoch, for logs as well as for people."""
+class Progress(ProgressCallback):
+    """A bar with the loss on a terminal, and everywhere one line an epoch."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if "loss" in logs:
+            self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}")
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
+        super().on_evaluate(args, state, control)
         scores = ", ".join(
             f"{name} {metrics['eval_' + name]:.4f}" for name in ("accuracy", "f1", "loss")
         )
-        print(f"epoch {state.epoch:g}/{args.num_train_epochs:g}: validation {scores}", flush=True)
+        line = f"epoch {state.epoch:g}/{args.num_train_epochs:g}: validation {scores}"
+        self.training_bar.write(line, file=sys.stderr)
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and PyTorch: call before a model with new weights is made."""
-    transformers.set_seed(seed)
+class Clock(transformers.TrainerCallback, ExportableState):
+    """Seconds of training, those before the checkpoint that it was resumed from included."""
+
+    def __init__(self) -> None:
+        self._before = 0.0
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return self._before + time.perf_counter() - self._start
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {}, "attributes": {"seconds": self.seconds}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._before = state.stateful_callbacks["Clock"]["attributes"]["seconds"]
+        self._start = time.perf_counter()
 
 
 def train(
@@ -123,8 +145,11 @@ def train(
         logging_steps=max(1, len(train.batches) // 10),
         logging_nan_inf_filter=False,
         report_to="none",
+        # Progress, above, instead of the Trainer's own bar.
+        disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
     )
+    clock = Clock()
     trainer = BatchTrainer(
         model=model,
         args=arguments,
@@ -134,11 +159,13 @@ def train(
         compute_metrics=lambda evaluation: scoring.scores(
             evaluation.label_ids, evaluation.predictions.argmax(-1)
         ),
-        callbacks=[StopOnDivergence(), Report(), Curves(name)],
+        callbacks=[StopOnDivergence(), Progress(), Curves(name), clock],
     )
-    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
-    start = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoints.last(directory))
-    seconds = time.perf_counter() - start
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = checkpoints.last(directory)
+    if checkpoint:
+        print(f"going on from {checkpoint}", file=sys.stderr)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = clock.seconds
     checkpoints.remove(name)
     return seconds

@@ -19,6 +19,11 @@ _TOKENIZER_FILES = (
 )
 
 
+def is_given(directory: Path) -> bool:
+    """Whether a user put data there: as the project comes, there is only a README.md."""
+    return {path.name for path in directory.glob("*")} != {"README.md"}
+
+
 def reviews(directory: Path) -> tuple[Splits, dict[str, Any]]:
     """The three splits and their checksums. Raises InputError that names the file at fault."""
     if not directory.is_dir():
