@@ -20,6 +20,7 @@ SOURCES = (
     ".dvc",
     ".dvcignore",
     ".gitignore",
+    "local",
 )
 
 OPINIONS = {0: ["dull", "tedious"], 1: ["great", "witty"]}

@@ -68,6 +68,7 @@ def test_libraries_has_just_those_that_the_stage_uses(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_paths_in_the_source_are_deps_or_outputs(name):
+    assert all(f"${{{key}.path}}" in STAGES["download"]["deps"] for key in ("dataset", "backbone"))
     known = {path for path in STAGES[name]["deps"] if not path.endswith(".py")} | outputs(name)
     for path in used(name).paths:
         assert any(other == path or other.startswith(f"{path}/") for other in known), path

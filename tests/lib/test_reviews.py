@@ -71,6 +71,11 @@ def test_a_text_may_have_lines_commas_and_megabytes(tmp_path):
         ('text,label\na,1\n"",0\n', "row 2: text is empty"),
         (b"text,label\na,1\nb\xff,0\n", "row 2: text is not UTF-8"),
         ("text,label\n", "no reviews"),
+        ("text,label\na,1\nb\0c,0\n", "row 2: text has a NUL byte"),
+        (
+            "text,label\na,1\nb,1\n",
+            "all reviews have the label 1; a split needs both labels",
+        ),
         ({"text": ["a", "b"], "label": [1, 2]}, "row 2: label is 2, expected 0 or 1"),
         ({"text": ["a", "b"], "label": [1, None]}, "row 2: label is missing"),
         ({"text": ["a", None], "label": [1, 0]}, "row 2: text is missing"),

