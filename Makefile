@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint format lock clean
+.PHONY: help setup repro test lint audit soak format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,9 +21,16 @@ repro: $(VENV)/runtime.done ## run the pipeline: only what changed since the las
 test: $(VENV)/dev.done ## run all tests
 	pytest $(ARGS)
 
-lint: $(VENV)/dev.done ## check style and format
+lint: $(VENV)/dev.done ## check style, format and security
 	ruff check .
 	ruff format --check .
+	bandit --quiet --configfile pyproject.toml --recursive stages
+
+audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins
+	uvx pip-audit --disable-pip --no-deps --requirement requirements.txt
+
+soak: $(VENV)/dev.done ## kill the pipeline at N random moments; survived/tried
+	python tests/soak.py $(or $(N),20)
 
 format: $(VENV)/dev.done ## mend style and format
 	ruff check --fix .
