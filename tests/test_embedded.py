@@ -1,7 +1,6 @@
 """The whole DAG on a subset of the embedded source: the real wheels, the real backbone."""
 
 import pytest
-
 from conftest import Project
 from test_dag import MODELS, stages_run
 from test_declarations import NAMES

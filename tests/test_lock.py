@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from dvc.repo import Repo
-
 from test_declarations import NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -48,7 +47,9 @@ def test_stages_are_linked_by_the_same_hashes(stages, name):
 
 def test_the_readmes_table_is_the_reports():
     def rows(path):
-        return [line for line in path.read_text().splitlines() if re.match(r"\| (model )?[:a-z]", line)]
+        return [
+            line for line in path.read_text().splitlines() if re.match(r"\| (model )?[:a-z]", line)
+        ]
 
     report = rows(ROOT / "metrics/report.md")
     scores = [line for line in report if "±" in line]

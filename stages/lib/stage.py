@@ -49,14 +49,18 @@ def run(main: Callable[[], None]) -> None:
         _stop(f"{where}{os.strerror(number).lower()}; what was there before is as it was")
 
 
-def _errno(error: Exception) -> int | None:
+def _errno(error: BaseException | None) -> int | None:
     """The number of the operating system's error behind `error`, if there is one."""
+    if error is None:
+        return None
     if isinstance(error, OSError) and error.errno:
         return error.errno
     # safetensors and tokenizers are written in Rust, PyTorch in C++, and say it in words.
     if match := re.search(r"\(os error (\d+)\)", str(error)):
         return int(match[1])
-    return errno.ENOSPC if "PytorchStreamWriter failed writing" in str(error) else None
+    if "PytorchStreamWriter failed writing" in str(error):
+        return errno.ENOSPC
+    return _errno(error.__cause__ or error.__context__)
 
 
 def _stop(message: str, status: int = 1) -> None:
