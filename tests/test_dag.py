@@ -205,15 +205,18 @@ def test_a_path_that_does_not_exist_is_named(after):
     after.set(dataset__path="nowhere")
     done = after.dvc("repro", check=False)
     assert done.returncode != 0
-    assert "missing data 'source': nowhere" in done.stderr
+    line = done.stderr.strip()
+    assert line.startswith("ERROR: failed to reproduce 'download': [Errno 2] No such file")
+    assert line.endswith("/nowhere'")
+    # Here DVC stops by itself, with the stage's outputs removed: they are in its cache.
+    after.git("checkout", "params.yaml")
+    assert stages_run(after.dvc("repro")) == []
     assert snapshot(after) == before
 
 
 def test_a_change_of_ones_own_reviews_runs_the_dag_again(after, tmp_path):
     reviews = shutil.copytree(after.read("params.yaml")["dataset"]["path"], tmp_path / "mine")
-    done = after.dvc("exp", "run", "--set-param", f"dataset.path={reviews}/", "--dry")
-    assert "download" in stages_run(done)
-    after.set(dataset__path=str(reviews))
+    after.set(dataset__path=f"{reviews}/")
     assert stages_run(after.dvc("repro", "download")) == ["download"]
     with (reviews / "test.csv").open("a") as file:
         file.write("a great film,1\n")

@@ -133,6 +133,7 @@ def train(
         warmup_steps=settings.warmup,
         lr_scheduler_type="linear",
         optim="adamw_torch_fused",
+        use_cpu=device.type == "cpu",
         bf16=chosen == "bf16",
         fp16=chosen == "fp16",
         seed=seed,
