@@ -4,13 +4,12 @@ import hashlib
 import json
 import shutil
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 CHECKPOINTS = Path("tmp/checkpoints")
+LIBRARIES = ("accelerate", "peft", "torch", "transformers")
 
 
 def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
@@ -19,7 +18,8 @@ def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
     Its name has a fingerprint of all three, so a checkpoint of anything else is never found;
     directories of other runs of the stage `name` are deleted.
     """
-    digest = hashlib.sha256(repr([settings, torch.__version__, transformers.__version__]).encode())
+    versions = {name: metadata.version(name) for name in LIBRARIES}
+    digest = hashlib.sha256(repr([settings, versions]).encode())
     for path in sorted(_files(inputs) + _code()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
     chosen = CHECKPOINTS / name / digest.hexdigest()[:16]
@@ -42,7 +42,8 @@ def _code() -> list[Path]:
     return [
         Path(module.__file__)
         for name, module in list(sys.modules.items())
-        if name.partition(".")[0] == "stages" and module.__file__
+        # The script itself, started by `python -m`, is the main module.
+        if name.partition(".")[0] in ("stages", "__main__") and getattr(module, "__file__", None)
     ]
 
 

@@ -35,7 +35,7 @@ def run(main: Callable[[], None]) -> None:
             pipeline.check_libraries()
             main()
         except BaseException:
-            pipeline.restore_outputs()
+            _put_back()
             raise
     except InputError as error:
         _stop(str(error))
@@ -47,6 +47,13 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""
         _stop(f"{where}{os.strerror(number).lower()}; what was there before is as it was")
+
+
+def _put_back() -> None:
+    try:
+        pipeline.restore_outputs()
+    except Exception as error:
+        print(f"warning: outputs could not be put back ({error}): dvc checkout", file=sys.stderr)
 
 
 def _errno(error: BaseException | None) -> int | None:

@@ -1,9 +1,13 @@
 """stages.lib.params: the schema, and the line that a user sees for each mistake."""
 
 import copy
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from stages.lib import params, pipeline
 from stages.lib.errors import InputError
@@ -76,6 +80,31 @@ def test_a_mistake_is_one_line_that_names_the_parameter(content, path, value, li
     with pytest.raises(InputError) as error:
         params.parse(change(content, path, value))
     assert str(error.value) == f"params.yaml: {line}"
+
+
+SECTION = st.fixed_dictionaries(
+    {
+        "lr": st.floats(1e-12, 1e3),
+        "epochs": st.integers(1, 10**6),
+        "batch_size": st.integers(1, 10**6),
+        "weight_decay": st.floats(0, 1e3),
+        "warmup": st.floats(0, 0.999),
+        "r": st.integers(1, 10**6),
+        "alpha": st.floats(1e-12, 1e6) | st.integers(1, 10**6),
+        "dropout": st.floats(0, 0.999),
+        "targets": st.lists(st.text("abcq_", min_size=1), min_size=1),
+    }
+)
+
+
+@given(SECTION)
+def test_a_section_survives_being_written_and_read(section):
+    content = pipeline.read_yaml(str(ROOT / "params.yaml")) | {"lora": section}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "params.yaml"
+        with path.open("w") as file:
+            YAML().dump(content, file)
+        assert params.parse(pipeline.read_yaml(str(path))).lora.model_dump() == section
 
 
 def test_what_is_not_a_mapping_is_refused():

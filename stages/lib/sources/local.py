@@ -21,7 +21,8 @@ _TOKENIZER_FILES = (
 
 def is_given(directory: Path) -> bool:
     """Whether a user put data there: as the project comes, there is only a README.md."""
-    return {path.name for path in directory.glob("*")} != {"README.md"}
+    names = {path.name for path in directory.glob("*") if not path.name.startswith(".")}
+    return names != {"README.md"}
 
 
 def reviews(directory: Path) -> tuple[Splits, dict[str, Any]]:

@@ -46,6 +46,14 @@ def test_what_is_not_a_directory_is_refused(tmp_path):
         assert fails(read, tmp_path / "none") == f"{name}.path: {tmp_path}/none is not a directory"
 
 
+def test_a_folder_with_nothing_but_its_readme_is_not_given(tmp_path):
+    (tmp_path / "README.md").touch()
+    (tmp_path / ".DS_Store").touch()
+    assert not local.is_given(tmp_path)
+    (tmp_path / "train.csv").touch()
+    assert local.is_given(tmp_path)
+
+
 @pytest.fixture
 def backbone(miniature, tmp_path):
     return shutil.copytree(miniature, tmp_path / "backbone")
