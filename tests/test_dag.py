@@ -244,9 +244,13 @@ def test_features_have_one_vector_a_review(ran, monkeypatch):
 
 def test_bf16_gives_the_same_to_its_tolerance(after, monkeypatch):
     """On any CPU: without the hardware it is slow, not impossible."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
     from stages.lib import features
+    from test_models import predictions, scores
 
     monkeypatch.chdir(after.path)
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
     expected, _ = features.load("test")
     after.set(precision="bf16")
     after.dvc("repro", "extract-cls-features", "finetune-full", "lora")
@@ -255,6 +259,10 @@ def test_bf16_gives_the_same_to_its_tolerance(after, monkeypatch):
     assert np.abs(found - expected).max() < 0.05
     for name in ("finetune-full", "lora"):
         assert after.read(f"metrics/costs/{name}.json")["precision"] == "bf16"
+        # What is reported is what who loads the model in float32 gets.
+        test = predictions(name)["score"]
+        model = AutoModelForSequenceClassification.from_pretrained(f"data/models/{name}")
+        assert np.allclose(scores(model, tokenizer), test, atol=1e-6)
 
 
 def test_the_report_has_a_table_of_all_models_and_its_pictures(ran):

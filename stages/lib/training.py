@@ -168,5 +168,7 @@ def train(
         print(f"going on from {checkpoint}", file=sys.stderr)
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = clock.seconds
+    # Accelerate has wrapped the forward pass into autocast; who loads the saved model has it bare.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     checkpoints.remove(name)
     return seconds
