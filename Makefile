@@ -37,14 +37,15 @@ format: $(VENV)/dev.done ## mend style and format
 	ruff format .
 
 lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
-	rm -f requirements.txt requirements-dev.txt
-	uv pip compile -q $(LOCK) requirements.in -o requirements.txt
-	uv pip compile -q $(LOCK) requirements-dev.in -o requirements-dev.txt
+	uv pip compile -q --upgrade $(LOCK) requirements.in -o requirements.txt
+	uv pip compile -q --upgrade $(LOCK) requirements-dev.in -o requirements-dev.txt
 
 clean: ## delete the virtual environment and temporary files, no data
 	rm -rf $(VENV) tmp .pytest_cache .ruff_cache
 
 $(VENV)/runtime.done: requirements.txt
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
+		sys.exit('Python %d.%d is not one of 3.10 to 3.13: make PYTHON=python3.12 ...' % v)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@

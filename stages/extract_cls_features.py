@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from stages.lib import outputs, params, stage
+from stages.lib.errors import InputError
 from stages.lib.splits import SPLITS
 
 BACKBONE = Path("data/backbone")
@@ -20,6 +21,8 @@ METRICS = Path("metrics/extract-cls-features.json")
 
 def main() -> None:
     p = params.load("extract-cls-features", "precision")
+    import numpy as np
+
     from stages.lib import backbone, costs, features, inference, precision, tokens
 
     chosen = precision.resolve(p.precision)
@@ -39,6 +42,11 @@ def main() -> None:
                 device=device,
                 description=name,
             )
+            if not np.isfinite(cls).all():
+                raise InputError(
+                    f"{name}: [CLS] vectors are not finite in {chosen}: "
+                    "set 'precision: fp32' in params.yaml"
+                )
             features.write(directory / f"{name}.parquet", cls, split.labels)
     seconds = time.perf_counter() - start
     outputs.write_json(METRICS, facts)

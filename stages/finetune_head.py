@@ -15,6 +15,8 @@ metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json
 from stages.lib import params, stage
 
 NAME = "finetune-head"
+# Vectors at a time, without gradients.
+BATCH = 1024
 
 
 def main() -> None:
@@ -22,7 +24,17 @@ def main() -> None:
     import numpy as np
     from transformers import set_seed
 
-    from stages.lib import batches, classifier, costs, features, head, outputs, precision, training
+    from stages.lib import (
+        batches,
+        checkpoints,
+        classifier,
+        costs,
+        features,
+        head,
+        outputs,
+        precision,
+        training,
+    )
     from stages.lib.splits import SPLITS
 
     splits = {split: head.Vectors(*features.load(split)) for split in SPLITS}
@@ -30,17 +42,19 @@ def main() -> None:
     model = classifier.create()
     module = head.Head(model)
 
-    def in_batches(split: head.Vectors) -> training.Split:
-        lengths = np.ones(len(split), np.int64)
-        return training.Split(
-            split, batches.LengthGrouped(lengths, p.finetune_head.batch_size, p.seed)
-        )
+    def lengths(split: head.Vectors) -> np.ndarray:
+        return np.ones(len(split), np.int64)
 
     seconds = training.train(
         NAME,
         module,
-        train=in_batches(splits["train"]),
-        validation=in_batches(splits["validation"]),
+        train=training.Split(
+            splits["train"],
+            batches.LengthGrouped(lengths(splits["train"]), p.finetune_head.batch_size, p.seed),
+        ),
+        validation=training.Split(
+            splits["validation"], batches.TokenBudget(lengths(splits["validation"]), BATCH)
+        ),
         settings=p.finetune_head,
         seed=p.seed,
         chosen="fp32",
@@ -63,6 +77,7 @@ def main() -> None:
         total=classifier.parameters(model)["total"],
         **precision.describe("fp32"),
     )
+    checkpoints.remove(NAME)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ writes   data/tokenized/{train,validation,test}.parquet with the columns input_i
 metrics  metrics/tokenize.json: tokens a review, share of reviews that were cut
 """
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -25,12 +24,12 @@ METRICS = Path("metrics/tokenize.json")
 def main() -> None:
     p = params.load("tokenize")
     from datasets import Dataset
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
     limit = p.tokenize.max_length
-    config = json.loads((BACKBONE / "config.json").read_text(encoding="utf-8"))
-    longest = min(config["max_position_embeddings"], tokenizer.model_max_length)
+    config = AutoConfig.from_pretrained(BACKBONE)
+    longest = min(config.max_position_embeddings, tokenizer.model_max_length)
     if limit > longest:
         raise InputError(
             f"params.yaml: tokenize.max_length: {limit} is wrong: it should be at most the "

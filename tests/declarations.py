@@ -41,8 +41,10 @@ class _Visitor(ast.NodeVisitor):
             self.use.modules |= {path for path in paths if (ROOT / path).is_file()}
         else:
             self.use.libraries.add(LIBRARIES.get(top, top))
-        if name == "transformers.AutoTokenizer":
-            self.use.libraries.add("tokenizers")
+        # What a library does through another one.
+        implied = {"transformers.AutoTokenizer": "tokenizers", "transformers.Trainer": "accelerate"}
+        if name in implied:
+            self.use.libraries.add(implied[name])
 
     def visit_Call(self, node: ast.Call) -> None:
         if ast.unparse(node.func) == "params.load":

@@ -224,6 +224,33 @@ def test_a_change_of_ones_own_reviews_runs_the_dag_again(after, tmp_path):
     assert after.read("metrics/download.json")["test"]["reviews"] == 25
 
 
+def test_a_train_review_that_is_also_in_test_is_warned_of_and_counted(after, tmp_path):
+    reviews = shutil.copytree(after.read("params.yaml")["dataset"]["path"], tmp_path / "mine")
+    row = (reviews / "train.csv").read_text().splitlines()[1]
+    with (reviews / "test.csv").open("a") as file:
+        file.write(f"{row}\n")
+    after.set(dataset__path=str(reviews))
+    before = after.read("metrics/download.json")["duplicates_across_splits"]["train_test"]
+    done = after.dvc("repro", "download")
+    assert f"warning: {before + 1} reviews are in both train and test" in done.stderr
+    facts = after.read("metrics/download.json")
+    assert facts["duplicates_across_splits"]["train_test"] == before + 1
+
+
+def test_the_curves_best_epoch_is_what_the_metrics_say(after, tmp_path):
+    """On a number of reviews that no batch size divides: every one is evaluated."""
+    reviews = shutil.copytree(after.read("params.yaml")["dataset"]["path"], tmp_path / "mine")
+    with (reviews / "validation.csv").open("a") as file:
+        file.write("a great film,1\nit is a dull film,0\nwitty film,1\n")
+    after.set(dataset__path=str(reviews))
+    after.dvc("repro", "finetune-head", "finetune-full")
+    for name in ("finetune-head", "finetune-full"):
+        curve = after.path / f"data/curves/{name}/plots/metrics/validation/accuracy.tsv"
+        best = max(float(line.split("\t")[1]) for line in curve.read_text().splitlines()[1:])
+        accuracy = after.read(f"metrics/{name}.json")["validation"]["accuracy"]
+        assert best == pytest.approx(accuracy, abs=1e-6)
+
+
 def test_a_metrics_file_that_is_not_json_is_named_by_report(after):
     (after.path / "metrics/svm.json").write_text("{")
     done = after.run("python", "-m", "stages.report", check=False)
@@ -244,10 +271,10 @@ def test_features_have_one_vector_a_review(ran, monkeypatch):
 
 def test_bf16_gives_the_same_to_its_tolerance(after, monkeypatch):
     """On any CPU: without the hardware it is slow, not impossible."""
+    from test_models import predictions, scores
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from stages.lib import features
-    from test_models import predictions, scores
 
     monkeypatch.chdir(after.path)
     tokenizer = AutoTokenizer.from_pretrained("data/backbone")

@@ -6,6 +6,8 @@ import declarations
 import pytest
 from ruamel.yaml import YAML
 
+from stages import report
+
 ROOT = Path(__file__).parents[1]
 yaml = YAML(typ="safe")
 STAGES = yaml.load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -80,6 +82,16 @@ def test_data_in_deps_are_named_in_the_source(name):
     for dep in STAGES[name]["deps"]:
         if dep.startswith(("data/", "metrics/")):
             assert any(f"{dep}/".startswith(f"{path}/") for path in paths), dep
+
+
+def test_the_report_declares_the_files_of_all_models():
+    """Whose names are not literals in its source."""
+    expected = {"metrics/download.json"}
+    for name in report.MODELS:
+        expected |= {f"metrics/{name}.json", f"metrics/costs/{name}.json"}
+        expected |= {f"data/predictions/{name}.csv", f"data/curves/{name}"}
+    expected -= {"data/curves/svm"}
+    assert {dep for dep in STAGES["report"]["deps"] if not dep.endswith(".py")} == expected
 
 
 def test_files_beside_the_modules_are_deps_too():

@@ -21,7 +21,8 @@ class LengthGrouped(Sampler[list[int]]):
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
+        # Not "batch_size": Accelerate would take the last batch for the odd one and cut it.
+        self._size = batch_size
         self.seed = seed
         self.epoch = 0
 
@@ -29,19 +30,19 @@ class LengthGrouped(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch_size)
+        return math.ceil(len(self.lengths) / self._size)
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.lengths))
-        pool = POOL * self.batch_size
+        pool = POOL * self._size
         batches = []
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
             batches += [
-                rows[first : first + self.batch_size].tolist()
-                for first in range(0, len(rows), self.batch_size)
+                rows[first : first + self._size].tolist()
+                for first in range(0, len(rows), self._size)
             ]
         yield from (batches[index] for index in random.permutation(len(batches)))
 

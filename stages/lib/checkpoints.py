@@ -8,8 +8,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from stages.lib.pipeline import LIBRARIES, read_yaml
+
 CHECKPOINTS = Path("tmp/checkpoints")
-LIBRARIES = ("accelerate", "peft", "torch", "transformers")
+REST = {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
 
 
 def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
@@ -18,7 +20,7 @@ def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
     Its name has a fingerprint of all three, so a checkpoint of anything else is never found;
     directories of other runs of the stage `name` are deleted.
     """
-    versions = {name: metadata.version(name) for name in LIBRARIES}
+    versions = {name: metadata.version(name) for name in read_yaml(LIBRARIES)}
     digest = hashlib.sha256(repr([settings, versions]).encode())
     for path in sorted(_files(inputs) + _code()):
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -51,14 +53,21 @@ def last(directory: Path) -> str | None:
     """The newest whole checkpoint, or None. What a killed run left half-written is deleted."""
     whole = []
     for path in directory.glob("checkpoint-*"):
-        # The Trainer writes its state last.
-        try:
-            json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            shutil.rmtree(path)
-        else:
+        if _is_whole(path):
             whole.append(path)
+        else:
+            shutil.rmtree(path)
     return str(max(whole, key=_step)) if whole else None
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    # The Trainer writes its state last; what it was deleting when it was killed may still have one.
+    names = {path.name for path in checkpoint.iterdir()}
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return names >= REST and any(name.endswith(".safetensors") for name in names)
 
 
 def _step(checkpoint: Path) -> int:

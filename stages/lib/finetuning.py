@@ -8,6 +8,7 @@ from transformers import PreTrainedModel, set_seed
 
 from stages.lib import (
     batches,
+    checkpoints,
     classifier,
     costs,
     dropout,
@@ -77,6 +78,7 @@ def run(
         **classifier.parameters(model),
         **precision.describe(chosen),
     )
+    checkpoints.remove(name)
 
 
 def logits(model: PreTrainedModel, split: tokens.Tokens, description: str) -> np.ndarray:

@@ -27,7 +27,11 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if aside.is_dir() and path.is_dir():
             old = aside.with_suffix(".old.part")
             path.rename(old)
-            aside.rename(path)
+            try:
+                aside.rename(path)
+            except BaseException:
+                old.rename(path)
+                raise
             _remove(old)
         else:
             aside.replace(path)

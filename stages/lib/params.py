@@ -5,6 +5,7 @@ slow starts; a stage gets only the sections that it names.
 """
 
 import difflib
+import re
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
@@ -129,7 +130,7 @@ def _describe(error: dict[str, Any], content: dict[str, Any]) -> str:
         return f"{name}: unknown parameter; {hint}"
     if error["type"] == "model_type":
         return f"{name}: {error['input']!r} is wrong: it should be a section with parameters"
-    message = error["msg"].removeprefix("Input ")
+    message = re.sub("^(Input|List|String) ", "", error["msg"])
     return f"{name}: {error['input']!r} is wrong: it {message}"
 
 

@@ -27,7 +27,10 @@ def read(path: Path) -> pa.Table:
     readers = {".parquet": pq.read_table, ".csv": _read_csv}
     try:
         table = readers[path.suffix](path)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's OSError has no number where the content is to blame.
+        if isinstance(error, OSError) and error.errno:
+            raise
         raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
     return validate(table, str(path))
 
@@ -51,6 +54,8 @@ def validate(table: pa.Table, name: str) -> pa.Table:
         if column not in table.column_names:
             found = ", ".join(table.column_names) or "none"
             raise InputError(f"{name}: no column '{column}'; the columns are: {found}")
+        if table.column_names.count(column) > 1:
+            raise InputError(f"{name}: more than one column '{column}'")
     if table.num_rows == 0:
         raise InputError(f"{name}: no reviews")
     return pa.table(

@@ -67,7 +67,7 @@ def _errno(error: BaseException | None) -> int | None:
         return int(match[1])
     if "PytorchStreamWriter failed writing" in str(error):
         return errno.ENOSPC
-    return _errno(error.__cause__ or error.__context__)
+    return _errno(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
 
 
 def _stop(message: str, status: int = 1) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from stages.lib import checkpoints, precision, scoring
@@ -117,8 +118,9 @@ def train(
 
     `model` takes the batches of `collate` and gives a loss and logits [rows, labels]; `chosen` is a
     precision as `precision.resolve` gives it. Goes on from the last checkpoint of a killed run with
-    the same code, settings, seed and `inputs` (files or directories). Writes the curves of
-    data/curves/<name>. Raises InputError when the loss is no longer a number.
+    the same code, settings, seed and `inputs` (files or directories); who saves the model calls
+    `checkpoints.remove` afterwards. Writes the curves of data/curves/<name>. Raises InputError when
+    the loss is no longer a number.
     """
     device = precision.device()
     directory = checkpoints.directory(
@@ -150,6 +152,8 @@ def train(
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
     )
+    # One GPU: with several the Trainer would fall back to DataParallel, without mixed precision.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     clock = Clock()
     trainer = BatchTrainer(
         model=model,
@@ -157,9 +161,7 @@ def train(
         train=train,
         validation=validation,
         data_collator=collate,
-        compute_metrics=lambda evaluation: scoring.scores(
-            evaluation.label_ids, evaluation.predictions.argmax(-1)
-        ),
+        compute_metrics=_evaluate,
         callbacks=[StopOnDivergence(), Progress(), Curves(name), clock],
     )
     trainer.remove_callback(PrinterCallback)
@@ -170,5 +172,12 @@ def train(
     seconds = clock.seconds
     # Accelerate has wrapped the forward pass into autocast; who loads the saved model has it bare.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    checkpoints.remove(name)
     return seconds
+
+
+def _evaluate(evaluation: EvalPrediction) -> dict[str, float]:
+    """Scores, and the mean loss over reviews: the Trainer's own is a mean over batches, which here
+    differ in size."""
+    logits, labels = evaluation.predictions, evaluation.label_ids
+    loss = cross_entropy(torch.from_numpy(logits).float(), torch.from_numpy(labels))
+    return scoring.scores(labels, logits.argmax(-1)) | {"loss": loss.item()}

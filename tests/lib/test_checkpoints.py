@@ -1,8 +1,13 @@
 """stages.lib.checkpoints: only whole checkpoints of the same run are resumed."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from stages.lib import checkpoints
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -10,6 +15,7 @@ def _in(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data/rows").write_text("rows")
+    shutil.copy(ROOT / "libraries.yaml", tmp_path)
 
 
 def directory(tmp_path, settings=("lr", 1)):
@@ -19,6 +25,8 @@ def directory(tmp_path, settings=("lr", 1)):
 def save(directory, step, state="{}"):
     path = directory / f"checkpoint-{step}"
     path.mkdir(parents=True)
+    for name in [*checkpoints.REST, "model.safetensors"]:
+        (path / name).touch()
     if state is not None:
         (path / "trainer_state.json").write_text(state)
     return path
@@ -37,6 +45,21 @@ def test_a_half_written_checkpoint_is_deleted(tmp_path, state):
     whole, half = save(here, 90), save(here, 100, state)
     assert checkpoints.last(here) == str(whole)
     assert not half.exists()
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "model.safetensors"])
+def test_a_half_deleted_checkpoint_is_deleted(tmp_path, name):
+    here = directory(tmp_path)
+    (save(here, 100) / name).unlink()
+    assert checkpoints.last(here) is None
+    assert list(here.iterdir()) == []
+
+
+def test_the_code_is_that_of_all_loaded_modules_and_the_script():
+    import __main__
+    from stages.lib import outputs
+
+    assert {Path(outputs.__file__), Path(__main__.__file__)} <= set(checkpoints._code())
 
 
 def test_without_a_checkpoint_training_starts_anew(tmp_path):

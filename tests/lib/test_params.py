@@ -48,6 +48,12 @@ def change(content, path, value):
         ("lora.dropout", 1.0, "lora.dropout: 1.0 is wrong: it should be less than 1"),
         ("lora.targets", "q_lin", "lora.targets: 'q_lin' is wrong: it should be a valid list"),
         ("lora.targets", [1], "lora.targets.0: 1 is wrong: it should be a valid string"),
+        (
+            "lora.targets",
+            [],
+            "lora.targets: [] is wrong: it should have at least 1 item after validation, not 0",
+        ),
+        ("dataset.path", "", "dataset.path: '' is wrong: it should have at least 1 character"),
         ("lora.lrr", 1, "lora.lrr: unknown parameter; did you mean 'lr'?"),
         ("lora", 3, "lora: 3 is wrong: it should be a section with parameters"),
         ("lora", ..., "lora: missing"),

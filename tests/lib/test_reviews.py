@@ -109,6 +109,22 @@ def test_an_unreadable_file_is_named(tmp_path, name, content):
     assert str(error.value).startswith(f"{path}: ")
 
 
+def test_a_damaged_parquet_is_named(tmp_path):
+    path = write(tmp_path, {"text": ["a great film", "a dull film"] * 50, "label": [1, 0] * 50})
+    content = bytearray(path.read_bytes())
+    content[-100:-8] = bytes(92)
+    path.write_bytes(content)
+    with pytest.raises(InputError) as error:
+        reviews.read(path)
+    assert str(error.value).startswith(f"{path}: cannot be read as parquet: ")
+
+
+def test_a_column_given_twice_is_refused(tmp_path):
+    path = write(tmp_path, "text,text,label\na,b,1\n")
+    with pytest.raises(InputError, match="more than one column 'text'"):
+        reviews.read(path)
+
+
 TABLES = st.lists(
     st.tuples(st.text(min_size=1).filter(str.strip), st.integers(0, 1)),
     min_size=2,

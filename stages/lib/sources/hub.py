@@ -9,6 +9,7 @@ import httpx2
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, is_offline_mode
 from huggingface_hub.errors import (
+    FileMetadataError,
     HfHubHTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -123,19 +124,26 @@ def _download(
     except RemoteEntryNotFoundError as error:
         raise InputError(f"{where}: a file is missing: {error}") from None
     except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else "?"
-        reason = error.server_message or str(error).partition("\n")[0]
-        raise InputError(f"{where}: the Hub answered {status}: {reason}") from None
+        raise _refused(where, error) from None
     except LocalEntryNotFoundError as error:
-        if isinstance(error.__cause__, (OfflineModeIsEnabled, httpx2.TransportError, type(None))):
-            raise Unreachable(f"{where}: not in the local cache, and no connection") from None
-        raise
+        # The client's way to say that it neither has the file nor got it.
+        if isinstance(error.__cause__, HfHubHTTPError):
+            raise _refused(where, error.__cause__) from None
+        reason = error.__cause__ or "not in the local cache"
+        raise InputError(f"{where}: cannot be downloaded: {reason}") from None
+    except (ValueError, FileMetadataError) as error:
+        raise InputError(f"{where}: {ENDPOINT} does not answer as a Hub does: {error}") from None
     except (httpx2.TransportError, OSError) as error:
         raise InputError(f"{where}: the download broke off: {error}; run again to resume") from None
     for name, path in paths.items():
         if name in expected:
             _verify(path, expected[name], f"{where}: {name}")
     return paths
+
+
+def _refused(where: str, error: HfHubHTTPError) -> InputError:
+    reason = error.server_message or str(error).partition("\n")[0]
+    return InputError(f"{where}: the Hub answered {error.response.status_code}: {reason}")
 
 
 def _announced_checksums(repository: str, revision: str, kind: str) -> dict[str, str]:

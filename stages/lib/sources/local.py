@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import safetensors
+
 from stages.lib.errors import InputError
 from stages.lib.reviews import Splits, read
 from stages.lib.sources import checksums
@@ -71,6 +73,11 @@ def backbone(source: Path, directory: Path) -> dict[str, Any]:
     tokenizer = [path for name in _TOKENIZER_FILES if (path := source / name).is_file()]
     if not {"tokenizer.json", "vocab.txt"} & {path.name for path in tokenizer}:
         raise InputError(f"backbone.path: {source} lacks tokenizer.json")
+    try:
+        with safetensors.safe_open(weights, "numpy"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise InputError(f"backbone.path: {weights}: not whole safetensors: {error}") from None
     for path in (config, weights, *tokenizer):
         shutil.copyfile(path, directory / path.name)
     return {"source": "local", "path": str(source), "sha256": checksums.of(weights)}

