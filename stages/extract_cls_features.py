@@ -4,14 +4,14 @@
 
 reads    data/tokenized, data/backbone (params: extract-cls-features, precision)
 writes   data/features/{train,validation,test}.parquet: the [CLS] vector of the last hidden state
-         (float32 [dim]) and the label of each review
+         (float32 [dim]) and the label of each review; about.json as it was
 metrics  metrics/extract-cls-features.json: what was verified; metrics/costs/
 """
 
 import time
 from pathlib import Path
 
-from stages.lib import outputs, params, stage
+from stages.lib import about, outputs, params, stage
 from stages.lib.errors import InputError
 from stages.lib.splits import SPLITS
 
@@ -33,6 +33,7 @@ def main() -> None:
     splits = {name: tokens.load(name) for name in SPLITS}
     start = time.perf_counter()
     with outputs.replacing_directory(features.FEATURES) as directory:
+        about.write(directory, about.read(tokens.TOKENIZED))
         for name, split in splits.items():
             cls = inference.run(
                 lambda **batch: model(**batch).last_hidden_state[:, 0],

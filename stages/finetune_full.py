@@ -4,7 +4,7 @@
 
 reads    data/tokenized, data/backbone (params: finetune-full, seed, precision)
 writes   data/models/finetune-full/, which pipeline("text-classification", ...) loads as it is
-         data/predictions/finetune-full.csv; its score is the probability of "positive"
+         data/predictions/finetune-full.csv
          data/curves/finetune-full/: loss and validation scores by step
 metrics  metrics/finetune-full.json, metrics/costs/finetune-full.json
 """

@@ -7,7 +7,7 @@ less a forward pass through the backbone in every epoch.
 
 reads    data/features, data/backbone (params: finetune-head, seed)
 writes   data/models/finetune-head/, a whole model for pipeline("text-classification", ...)
-         data/predictions/finetune-head.csv; its score is the probability of "positive"
+         data/predictions/finetune-head.csv
          data/curves/finetune-head/: loss and validation scores by step
 metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json
 """
@@ -25,6 +25,7 @@ def main() -> None:
     from transformers import set_seed
 
     from stages.lib import (
+        about,
         batches,
         checkpoints,
         classifier,
@@ -33,13 +34,15 @@ def main() -> None:
         head,
         outputs,
         precision,
+        scoring,
         training,
     )
     from stages.lib.splits import SPLITS
 
     splits = {split: head.Vectors(*features.load(split)) for split in SPLITS}
+    labels = about.read(features.FEATURES)["labels"]
     set_seed(p.seed)
-    model = classifier.create()
+    model = classifier.create(labels)
     module = head.Head(model)
 
     def lengths(split: head.Vectors) -> np.ndarray:
@@ -64,10 +67,17 @@ def main() -> None:
     path = classifier.MODELS / NAME
     with outputs.replacing_directory(path) as directory:
         classifier.save(model, directory)
-    classifier.score(
-        NAME, {split: (splits[split].labels, head.logits(module, splits[split]))
-               for split in ("validation", "test")},
-    )  # fmt: skip
+    scoring.write(
+        NAME,
+        labels,
+        {
+            split: (
+                splits[split].labels,
+                classifier.probabilities(head.logits(module, splits[split])),
+            )
+            for split in ("validation", "test")
+        },
+    )
     costs.write(
         NAME,
         seconds=seconds,

@@ -3,31 +3,34 @@
     python -m stages.svm
 
 reads    data/features (params: svm, seed)
-writes   data/models/svm/: model.safetensors (mean, scale, coef, intercept) and config.json
-         data/predictions/svm.csv; its score is the signed distance from the hyperplane
+writes   data/models/svm/: model.safetensors (standardization, hyperplane, temperature), config.json
+         data/predictions/svm.csv
 metrics  metrics/svm.json, metrics/costs/svm.json
 """
 
-import json
 import time
 from pathlib import Path
 
 from stages.lib import outputs, params, stage
-from stages.lib.splits import LABELS
+from stages.lib.splits import SPLITS
 
 MODEL = Path("data/models/svm")
 
 
 def main() -> None:
     p = params.load("svm", "seed")
-    import safetensors.numpy
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    from stages.lib import costs, features, scoring
+    from stages.lib import about, costs, features, linear, scoring
 
-    splits = {name: features.load(name) for name in ("train", "validation", "test")}
+    splits = {name: features.load(name) for name in SPLITS}
+    names = about.read(features.FEATURES)["labels"]
 
     start = time.perf_counter()
     vectors, labels = splits["train"]
@@ -38,19 +41,27 @@ def main() -> None:
     # Of equals the first, which is the most regularized where the list ascends.
     best = max(fitted, key=lambda C: fitted[C].score(*splits["validation"]))
     model = fitted[best]
+    # An SVM has no probabilities: its margins on reviews that it was not fitted on say how far
+    # they can be trusted.
+    margins = cross_val_predict(model, vectors, labels, method="decision_function")
+    temperature = np.exp(
+        minimize_scalar(
+            lambda log: log_loss(labels, linear.probabilities(margins, np.exp(log))),
+            bounds=(-5, 5),
+            method="bounded",
+        ).x
+    )
     seconds = time.perf_counter() - start
 
     scaler, svm = model[0], model[1]
-    tensors = {"mean": scaler.mean_, "scale": scaler.scale_, "coef": svm.coef_}
-    tensors["intercept"] = svm.intercept_
-    config = {"model_type": "linear-svm", "C": best, "labels": list(LABELS)}
+    fit = linear.Linear(scaler.mean_, scaler.scale_, svm.coef_, svm.intercept_, temperature)
     with outputs.replacing_directory(MODEL) as directory:
-        safetensors.numpy.save_file(tensors, directory / "model.safetensors")
-        (directory / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        fit.save(directory, names, C=best)
     scoring.write(
         "svm",
+        names,
         {
-            name: (labels, model.decision_function(vectors), model.predict(vectors))
+            name: (labels, fit.probabilities(vectors))
             for name, (vectors, labels) in splits.items()
             if name != "train"
         },

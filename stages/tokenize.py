@@ -4,14 +4,14 @@
 
 reads    data/raw, the tokenizer in data/backbone (params: tokenize)
 writes   data/tokenized/{train,validation,test}.parquet with the columns input_ids and label;
-         truncated at tokenize.max_length, not padded
+         truncated at tokenize.max_length, not padded; about.json with max_length
 metrics  metrics/tokenize.json: tokens a review, share of reviews that were cut
 """
 
 import tempfile
 from pathlib import Path
 
-from stages.lib import exploration, outputs, params, stage
+from stages.lib import about, exploration, outputs, params, stage
 from stages.lib.errors import InputError
 from stages.lib.splits import SPLITS
 
@@ -51,6 +51,7 @@ def main() -> None:
         outputs.replacing_directory(TOKENIZED) as directory,
         tempfile.TemporaryDirectory() as cache,
     ):
+        about.write(directory, about.read(RAW) | {"max_length": limit})
         for name in SPLITS:
             reviews = Dataset.from_parquet(str(RAW / f"{name}.parquet"), cache_dir=cache)
             tokenized = reviews.map(encode, batched=True, remove_columns="text", desc=name)

@@ -1,5 +1,6 @@
-"""The sequence classifier: made from the backbone, saved so that transformers loads it, scored."""
+"""The sequence classifier: made from the backbone, saved so that transformers loads it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,22 +8,20 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from stages.lib import scoring
-from stages.lib.splits import LABELS
-
 BACKBONE = Path("data/backbone")
 MODELS = Path("data/models")
 
 
-def create() -> PreTrainedModel:
-    """A classifier in float32: the backbone's weights, a head drawn from PyTorch's generator."""
+def create(labels: Sequence[str]) -> PreTrainedModel:
+    """A classifier of `labels` in float32: the backbone's weights, a head drawn from PyTorch's
+    generator."""
     # Each time it would tell that the head is new.
     transformers.logging.set_verbosity_error()
     return AutoModelForSequenceClassification.from_pretrained(
         BACKBONE,
-        num_labels=len(LABELS),
-        id2label=dict(enumerate(LABELS)),
-        label2id={label: index for index, label in enumerate(LABELS)},
+        num_labels=len(labels),
+        id2label=dict(enumerate(labels)),
+        label2id={label: index for index, label in enumerate(labels)},
         dtype=torch.float32,
         use_safetensors=True,
     )
@@ -50,19 +49,6 @@ def save(model: PreTrainedModel, directory: Path) -> None:
     AutoTokenizer.from_pretrained(BACKBONE).save_pretrained(directory)
 
 
-def score(name: str, outputs: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Write scores and predictions from labels and logits by split.
-
-    A prediction's score is the probability of the positive class.
-    """
-    scoring.write(
-        name,
-        {
-            split: (labels, _positive(values), values.argmax(-1))
-            for split, (labels, values) in outputs.items()
-        },
-    )
-
-
-def _positive(values: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(values).softmax(-1)[:, LABELS.index("positive")].numpy()
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Float32 [reviews, labels] of logits of the same shape."""
+    return torch.from_numpy(logits).softmax(-1).numpy()

@@ -1,24 +1,26 @@
 """Facts about the reviews: how many, how long, how balanced, what is there twice."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from stages.lib.reviews import Splits
-from stages.lib.splits import LABELS, SPLITS
+from stages.lib.splits import SPLITS
 
 PERCENTILES = (5, 50, 95, 100)
 
 
-def describe(splits: Splits) -> dict[str, Any]:
-    """Facts by split, and exact duplicates within and across splits.
+def describe(splits: Splits, labels: Sequence[str]) -> dict[str, Any]:
+    """Facts by split, `labels` counted by name, and exact duplicates within and across splits.
 
     Lengths are in words; tokens are counted by the tokenize stage.
     """
     texts = {name: splits[name]["text"].to_pylist() for name in SPLITS}
     return {
-        name: _describe_split(texts[name], splits[name]["label"].to_numpy()) for name in SPLITS
+        name: _describe_split(texts[name], splits[name]["label"].to_numpy(), labels)
+        for name in SPLITS
     } | {
         "duplicates_across_splits": {
             f"{first}_{second}": len(set(texts[first]) & set(texts[second]))
@@ -31,10 +33,10 @@ def describe(splits: Splits) -> dict[str, Any]:
     }
 
 
-def _describe_split(texts: list[str], labels: np.ndarray) -> dict[str, Any]:
+def _describe_split(texts: list[str], numbers: np.ndarray, labels: Sequence[str]) -> dict[str, Any]:
     return {
         "reviews": len(texts),
-        **{name: int((labels == label).sum()) for label, name in enumerate(LABELS)},
+        "labels": {name: int((numbers == number).sum()) for number, name in enumerate(labels)},
         "words": distribution([len(text.split()) for text in texts]),
         "duplicates": sum(count - 1 for count in Counter(texts).values()),
         "empty": sum(not text.strip() for text in texts),

@@ -9,8 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import ConfusionMatrixDisplay
 
-from stages.lib.splits import LABELS
-
 # Okabe and Ito's palette: told apart by people with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
@@ -26,8 +24,6 @@ def confusion_matrices(predictions: dict[str, pd.DataFrame], path: Path) -> None
         ConfusionMatrixDisplay.from_predictions(
             test["label"],
             test["prediction"],
-            labels=range(len(LABELS)),
-            display_labels=LABELS,
             cmap="Blues",
             colorbar=False,
             ax=ax,

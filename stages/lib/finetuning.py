@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedModel, set_seed
 
 from stages.lib import (
+    about,
     batches,
     checkpoints,
     classifier,
@@ -15,6 +16,7 @@ from stages.lib import (
     inference,
     outputs,
     precision,
+    scoring,
     tokens,
     training,
 )
@@ -39,8 +41,9 @@ def run(
     """
     chosen = precision.resolve(common.precision)
     splits = {split: tokens.load(split) for split in SPLITS}
+    labels = about.read(tokens.TOKENIZED)["labels"]
     set_seed(common.seed)
-    model = adapt(classifier.create())
+    model = adapt(classifier.create(labels))
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
     seconds = training.train(
@@ -63,10 +66,14 @@ def run(
     path = classifier.MODELS / name
     with outputs.replacing_directory(path) as directory:
         classifier.save(model, directory)
-    classifier.score(
+    scoring.write(
         name,
+        labels,
         {
-            split: (splits[split].labels, logits(model, splits[split], split))
+            split: (
+                splits[split].labels,
+                classifier.probabilities(logits(model, splits[split], split)),
+            )
             for split in ("validation", "test")
         },
     )

@@ -1,4 +1,3 @@
-"""The names of the splits and of the labels, whose index is the label's number."""
+"""The names of the splits."""
 
 SPLITS = ("train", "validation", "test")
-LABELS = ("negative", "positive")

@@ -168,8 +168,7 @@ def _data_table(download: dict[str, Any]) -> str:
         {
             split: {
                 "reviews": f"{facts['reviews']:,}",
-                "negative": f"{facts['negative']:,}",
-                "positive": f"{facts['positive']:,}",
+                **{name: f"{count:,}" for name, count in facts["labels"].items()},
                 "words, mean": f"{facts['words']['mean']:.1f}",
                 "words, 95%": f"{facts['words']['p95']:.0f}",
                 "duplicates": facts["duplicates"],

@@ -180,4 +180,5 @@ def _evaluate(evaluation: EvalPrediction) -> dict[str, float]:
     differ in size."""
     logits, labels = evaluation.predictions, evaluation.label_ids
     loss = cross_entropy(torch.from_numpy(logits).float(), torch.from_numpy(labels))
-    return scoring.scores(labels, logits.argmax(-1)) | {"loss": loss.item()}
+    scores = scoring.scores(labels, logits.argmax(-1), classes=logits.shape[-1])
+    return scores | {"loss": loss.item()}
