@@ -271,7 +271,7 @@ def test_features_have_one_vector_a_review(ran, monkeypatch):
 
 def test_bf16_gives_the_same_to_its_tolerance(after, monkeypatch):
     """On any CPU: without the hardware it is slow, not impossible."""
-    from test_models import predictions, scores
+    from test_models import positive, predictions, scores
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from stages.lib import features
@@ -287,7 +287,7 @@ def test_bf16_gives_the_same_to_its_tolerance(after, monkeypatch):
     for name in ("finetune-full", "lora"):
         assert after.read(f"metrics/costs/{name}.json")["precision"] == "bf16"
         # What is reported is what who loads the model in float32 gets.
-        test = predictions(name)["score"]
+        test = positive(predictions(name))
         model = AutoModelForSequenceClassification.from_pretrained(f"data/models/{name}")
         assert np.allclose(scores(model, tokenizer), test, atol=1e-6)
 
