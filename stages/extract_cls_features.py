@@ -23,11 +23,12 @@ def main() -> None:
     p = params.load("extract-cls-features", "precision")
     import numpy as np
 
-    from stages.lib import backbone, costs, features, inference, precision, tokens
+    from stages.lib import backbone, costs, features, first_token, inference, precision, tokens
 
     chosen = precision.resolve(p.precision)
     device = precision.device()
     model, pad_token_id, facts = backbone.load_verified(BACKBONE)
+    first_token.only(model)
     model.to(device, precision.DTYPES[chosen])
 
     splits = {name: tokens.load(name) for name in SPLITS}

@@ -13,6 +13,7 @@ from stages.lib import (
     classifier,
     costs,
     dropout,
+    first_token,
     inference,
     outputs,
     precision,
@@ -44,6 +45,7 @@ def run(
     labels = about.read(tokens.TOKENIZED)["labels"]
     set_seed(common.seed)
     model = adapt(classifier.create(labels))
+    first_token.only(model)
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
     seconds = training.train(
