@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint audit soak format lock clean
+.PHONY: help setup repro test lint audit soak bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,10 @@ audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.t
 
 soak: $(VENV)/dev.done ## kill the pipeline at N random moments; survived/tried
 	python tests/soak.py $(or $(N),20)
+
+bench: $(VENV)/dev.done ## time the stages against the tutorials' way: metrics/bench.md
+	dvc repro download
+	python -m bench $(ARGS)
 
 format: $(VENV)/dev.done ## mend style and format
 	ruff check --fix .

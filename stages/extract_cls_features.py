@@ -17,11 +17,14 @@ from stages.lib.splits import SPLITS
 
 BACKBONE = Path("data/backbone")
 METRICS = Path("metrics/extract-cls-features.json")
+# Reviews in memory at a time; sorted by length among themselves.
+CHUNK = 8192
 
 
 def main() -> None:
     p = params.load("extract-cls-features", "precision")
     import numpy as np
+    from tqdm.auto import tqdm
 
     from stages.lib import backbone, costs, features, first_token, inference, precision, tokens
 
@@ -31,31 +34,36 @@ def main() -> None:
     first_token.only(model)
     model.to(device, precision.DTYPES[chosen])
 
-    splits = {name: tokens.load(name) for name in SPLITS}
+    sizes = {name: tokens.count(name) for name in SPLITS}
     start = time.perf_counter()
     with outputs.replacing_directory(features.FEATURES) as directory:
         about.write(directory, about.read(tokens.TOKENIZED))
-        for name, split in splits.items():
-            cls = inference.run(
-                lambda **batch: model(**batch).last_hidden_state[:, 0],
-                split.input_ids,
-                pad_token_id=pad_token_id,
-                tokens_per_batch=p.extract_cls_features.tokens_per_batch,
-                device=device,
-                description=name,
-            )
-            if not np.isfinite(cls).all():
-                raise InputError(
-                    f"{name}: [CLS] vectors are not finite in {chosen}: "
-                    "set 'precision: fp32' in params.yaml"
-                )
-            features.write(directory / f"{name}.parquet", cls, split.labels)
+        for name, size in sizes.items():
+            with (
+                features.writing(directory / f"{name}.parquet", facts["dim"]) as append,
+                tqdm(total=size, desc=name, unit="review") as progress,
+            ):
+                for chunk in tokens.chunks(name, CHUNK):
+                    cls = inference.run(
+                        lambda **batch: model(**batch).last_hidden_state[:, 0],
+                        chunk.input_ids,
+                        pad_token_id=pad_token_id,
+                        tokens_per_batch=p.extract_cls_features.tokens_per_batch,
+                        device=device,
+                        progress=progress,
+                    )
+                    if not np.isfinite(cls).all():
+                        raise InputError(
+                            f"{name}: [CLS] vectors are not finite in {chosen}: "
+                            "set 'precision: fp32' in params.yaml"
+                        )
+                    append(cls, chunk.labels)
     seconds = time.perf_counter() - start
     outputs.write_json(METRICS, facts)
     costs.write(
         "extract-cls-features",
         seconds=seconds,
-        samples=sum(map(len, splits.values())),
+        samples=sum(sizes.values()),
         size=features.FEATURES,
         **precision.describe(chosen),
     )

@@ -73,6 +73,7 @@ def main() -> None:
         size=MODEL,
         trainable=svm.coef_.size + svm.intercept_.size,
         total=svm.coef_.size + svm.intercept_.size,
+        precision="fp64",
     )
 
 

@@ -5,13 +5,15 @@
 reads    data/raw, the tokenizer in data/backbone (params: tokenize)
 writes   data/tokenized/{train,validation,test}.parquet with the columns input_ids and label;
          truncated at tokenize.max_length, not padded; about.json with max_length
-metrics  metrics/tokenize.json: tokens a review, share of reviews that were cut
+metrics  metrics/tokenize.json: tokens a review, share of reviews that were cut; metrics/costs/
 """
 
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
-from stages.lib import about, exploration, outputs, params, stage
+from stages.lib import about, costs, exploration, outputs, params, stage
 from stages.lib.errors import InputError
 from stages.lib.splits import SPLITS
 
@@ -46,7 +48,9 @@ def main() -> None:
         ]
         return {"input_ids": cut, "tokens": [len(ids) for ids in whole]}
 
-    facts = {}
+    facts: dict[str, dict[str, Any]] = {}
+    samples = 0
+    start = time.perf_counter()
     with (
         outputs.replacing_directory(TOKENIZED) as directory,
         tempfile.TemporaryDirectory() as cache,
@@ -56,12 +60,15 @@ def main() -> None:
             reviews = Dataset.from_parquet(str(RAW / f"{name}.parquet"), cache_dir=cache)
             tokenized = reviews.map(encode, batched=True, remove_columns="text", desc=name)
             lengths = tokenized["tokens"][:]
+            samples += len(lengths)
             facts[name] = {
                 "tokens": exploration.distribution(lengths),
                 "truncated_share": round(sum(n > limit for n in lengths) / len(lengths), 6),
             }
             tokenized.remove_columns("tokens").to_parquet(directory / f"{name}.parquet")
+    seconds = time.perf_counter() - start
     outputs.write_json(METRICS, facts)
+    costs.write("tokenize", seconds=seconds, samples=samples, size=TOKENIZED)
 
 
 if __name__ == "__main__":

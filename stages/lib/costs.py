@@ -35,7 +35,6 @@ def write(
             "samples_per_second": round(samples / seconds, 1),
             "size_bytes": sum(file.stat().st_size for file in size.rglob("*") if file.is_file()),
             "peak_memory_mb": round(_peak_resident_memory() / 1e6, 1),
-            "precision": "fp64",
             "device": "cpu",
         }
         | machine,

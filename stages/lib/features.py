@@ -1,5 +1,7 @@
 """data/features: one [CLS] vector a review, float32, with its label."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,18 @@ import pyarrow.parquet as pq
 FEATURES = Path("data/features")
 
 
-def write(path: Path, cls: np.ndarray, labels: np.ndarray) -> None:
-    """Write `cls` (float32 [reviews, dim]) and `labels` (int64 [reviews]) as parquet."""
-    vectors = pa.FixedSizeListArray.from_arrays(pa.array(cls.ravel()), cls.shape[1])
-    table = pa.table({"cls": vectors, "label": pa.array(labels)})
-    pq.write_table(table, path, compression="none", use_dictionary=False)
+@contextlib.contextmanager
+def writing(path: Path, dim: int) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """A function that appends vectors (float32 [reviews, dim]) and labels (int64 [reviews]) to a
+    parquet file, so that no more than these are in memory."""
+    schema = pa.schema([("cls", pa.list_(pa.float32(), dim)), ("label", pa.int64())])
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as file:
+
+        def append(cls: np.ndarray, labels: np.ndarray) -> None:
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(cls.ravel()), dim)
+            file.write_table(pa.table([vectors, pa.array(labels)], schema))
+
+        yield append
 
 
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:

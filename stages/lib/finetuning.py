@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import numpy as np
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from stages.lib import (
@@ -93,11 +94,12 @@ def run(
 def logits(model: PreTrainedModel, split: tokens.Tokens, description: str) -> np.ndarray:
     """Float32 [reviews, labels], computed in float32, as who loads the saved model gets them."""
     model.eval()
-    return inference.run(
-        lambda **batch: model(**batch).logits,
-        split.input_ids,
-        pad_token_id=model.config.pad_token_id,
-        tokens_per_batch=TOKENS_PER_BATCH,
-        device=model.device,
-        description=description,
-    )
+    with tqdm(total=len(split), desc=description, unit="review") as progress:
+        return inference.run(
+            lambda **batch: model(**batch).logits,
+            split.input_ids,
+            pad_token_id=model.config.pad_token_id,
+            tokens_per_batch=TOKENS_PER_BATCH,
+            device=model.device,
+            progress=progress,
+        )

@@ -17,22 +17,22 @@ def run(
     pad_token_id: int,
     tokens_per_batch: int,
     device: torch.device,
-    description: str,
+    progress: tqdm,
 ) -> np.ndarray:
     """`compute(input_ids=, attention_mask=)` over batches by token budget, in the order of `rows`.
 
     `compute` gives [batch, width] of any float dtype; the result is float32 [rows, width].
+    `progress` advances by the rows that are done.
     """
     result: np.ndarray | None = None
     sampler = batches.TokenBudget([len(row) for row in rows], tokens_per_batch)
-    with tqdm(total=len(rows), desc=description, unit="review") as progress:
-        for chosen in sampler:
-            batch = batches.pad([rows[row] for row in chosen], pad_token_id)
-            batch = {name: tensor.to(device) for name, tensor in batch.items()}
-            values = compute(**batch).float().cpu().numpy()
-            if result is None:
-                result = np.empty((len(rows), values.shape[1]), np.float32)
-            result[chosen] = values
-            progress.update(len(chosen))
+    for chosen in sampler:
+        batch = batches.pad([rows[row] for row in chosen], pad_token_id)
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        values = compute(**batch).float().cpu().numpy()
+        if result is None:
+            result = np.empty((len(rows), values.shape[1]), np.float32)
+        result[chosen] = values
+        progress.update(len(chosen))
     assert result is not None, "there are always rows: empty splits are refused at download"
     return result

@@ -1,9 +1,11 @@
 """data/tokenized as tensors."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
@@ -34,7 +36,22 @@ class Tokens(Dataset):
 
 def load(split: str) -> Tokens:
     """A split of data/tokenized."""
-    table = pq.read_table(TOKENIZED / f"{split}.parquet")
+    return _tensors(pq.read_table(TOKENIZED / f"{split}.parquet"))
+
+
+def count(split: str) -> int:
+    """Reviews in a split of data/tokenized."""
+    return pq.read_metadata(TOKENIZED / f"{split}.parquet").num_rows
+
+
+def chunks(split: str, rows: int) -> Iterator[Tokens]:
+    """A split of data/tokenized in pieces of at most `rows` reviews, read one after the other."""
+    with pq.ParquetFile(TOKENIZED / f"{split}.parquet") as file:
+        for batch in file.iter_batches(rows):
+            yield _tensors(pa.Table.from_batches([batch]))
+
+
+def _tensors(table: pa.Table) -> Tokens:
     rows = table["input_ids"].combine_chunks()
     flat = torch.from_numpy(rows.flatten().to_numpy().astype(np.int64))
     lengths = rows.value_lengths().to_numpy().tolist()

@@ -1,0 +1,93 @@
+"""Ours against theirs, side by side: make bench.
+
+    python -m bench [--rounds 3] [--reviews 1024] [--only SECTION ...]
+
+Each comparison runs our stage and what a user would write otherwise (bench/theirs.py) one after the
+other, `rounds` times, on the same reviews, batch size and epochs, each in a process of its own.
+Writes metrics/bench.json and metrics/bench.md. Works in tmp/bench; data/raw and data/backbone must
+be there (dvc repro download).
+"""
+
+import argparse
+import json
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench import compare, markdown, project
+from stages.lib import outputs
+
+WORK = Path("tmp/bench").resolve()
+RESULTS = Path("metrics/bench.json")
+REPORT = Path("metrics/bench.md")
+SECTIONS = {
+    "embedded": "each stage against the tutorials' way, on the backbone of data/backbone",
+    "base": "the same on DistilBERT-base's shapes with random weights",
+    "roofline": "FLOP/s over those of a matrix product",
+    "growth": "time and memory at ten times the data",
+    "memory": "peak memory by stage and precision",
+    "nothing": "dvc repro with nothing to do against dvc status",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--reviews", type=int, default=1024, help="training reviews")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    args = parser.parse_args()
+    if not Path("data/raw/train.parquet").is_file() or not Path("data/backbone").is_dir():
+        sys.exit("error: data/raw and data/backbone are not here: dvc repro download")
+
+    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results["machine"] = compare.machine()
+    for section in args.only:
+        print(f"{section}: {SECTIONS[section]}", file=sys.stderr)
+        results[section] = {
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "reviews": args.reviews,
+            **run(section, args.rounds, args.reviews),
+        }
+        # After each, so that a run that is stopped loses nothing.
+        outputs.write_json(RESULTS, results)
+        with outputs.replacing(REPORT) as aside:
+            aside.write_text(markdown.write(results), encoding="utf-8")
+    print(REPORT.read_text())
+
+
+def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
+    """The figures of a section."""
+    embedded = project.ROOT / "data/backbone"
+    base = WORK / "base"
+    if section in ("embedded", "base"):
+        # DistilBERT-base computes four times as much a token.
+        size = reviews if section == "embedded" else reviews // 4
+        backbone = embedded if section == "embedded" else project.base_shapes(base)
+        splits = {"train": size, "validation": min(256, size), "test": min(1060, size)}
+        data = project.sample(WORK / f"reviews-{section}", splits)
+        return compare.sides(project.Project(WORK / section, data, backbone), rounds)
+    splits = {"train": reviews, "validation": min(256, reviews), "test": min(256, reviews)}
+    data = project.sample(WORK / "reviews", splits)
+    if section == "roofline":
+        return {
+            name: compare.roofline(project.Project(WORK / f"roofline-{name}", data, backbone))
+            for name, backbone in (
+                ("embedded", embedded),
+                ("base", project.base_shapes(base)),
+            )
+        }
+    if section == "growth":
+        large = project.sample(
+            WORK / "reviews-x10", {name: 10 * size for name, size in splits.items()}
+        )
+        return compare.growth(
+            project.Project(WORK / "x1", data, embedded),
+            project.Project(WORK / "x10", large, embedded),
+        )
+    there = project.Project(WORK / section, data, embedded)
+    return compare.memory(there) if section == "memory" else compare.nothing(there, rounds)
+
+
+if __name__ == "__main__":
+    main()

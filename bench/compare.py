@@ -1,0 +1,247 @@
+"""The measurements of the bench: each gives plain numbers, markdown.py says them."""
+
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.stats import binomtest
+from tqdm import tqdm
+
+from bench.project import Project, Run
+from stages.lib import precision
+
+TRAINED = ("finetune-head", "finetune-full", "lora")
+SCRIPTS = {
+    "tokenize": "stages.tokenize",
+    "extract-cls-features": "stages.extract_cls_features",
+    "svm": "stages.svm",
+    "finetune-head": "stages.finetune_head",
+    "finetune-full": "stages.finetune_full",
+    "lora": "stages.lora",
+}
+# Ours, theirs (bench/theirs.py).
+PAIRS = (
+    ("tokenize", "tokenize"),
+    ("extract-cls-features", "pipeline"),
+    ("extract-cls-features", "pipeline-32"),
+    ("finetune-head", "head"),
+    ("finetune-full", "full"),
+    ("lora", "lora"),
+)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    device = precision.device()
+    cpu = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ] if sys.platform == "linux" else [platform.processor()]  # fmt: skip
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu[0],
+        "threads": torch.get_num_threads(),
+        "precision": precision.resolve("auto"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median, least and most, to four digits."""
+    named = {"median": statistics.median(values), "min": min(values), "max": max(values)}
+    return {name: float(f"{value:.4g}") for name, value in named.items()}
+
+
+def run_stage(project: Project, name: str) -> Run:
+    """Run a stage's script as DVC would."""
+    return project.module(SCRIPTS[name], *([name] if name == "lora" else []))
+
+
+def work(project: Project, name: str) -> dict[str, float]:
+    """Seconds of the stage's main loop, and its test accuracy."""
+    seconds = project.read(f"metrics/costs/{name}.json")["seconds"]
+    if name in ("tokenize", "extract-cls-features"):
+        return {"seconds": seconds}
+    return {
+        "seconds": seconds,
+        "accuracy": project.read(f"metrics/{name}.json")["test"]["accuracy"],
+    }
+
+
+def sides(project: Project, rounds: int) -> dict[str, Any]:
+    """Each stage against theirs, one epoch of training, and the whole DAG against their sum."""
+    for name in TRAINED:
+        project.set(name, epochs=1)
+    project.set("svm", C=[0.01])
+    project.module("stages.download")
+    ours: dict[str, list[dict[str, float]]] = {name: [] for name in SCRIPTS}
+    theirs: dict[str, list[dict[str, float]]] = {name: [] for _, name in PAIRS}
+    dag: list[float] = []
+    settings = _settings(project)
+    for _ in tqdm(range(rounds), unit="round"):
+        for name in SCRIPTS:
+            done = run_stage(project, name)
+            ours[name].append(work(project, name) | {"process": done.seconds})
+            for reference in (theirs_name for ours_name, theirs_name in PAIRS if ours_name == name):
+                done = project.module(
+                    "bench.theirs", reference, stdin=json.dumps(settings[reference])
+                )
+                result = json.loads(done.stdout.splitlines()[-1])
+                theirs[reference].append(result | {"process": done.seconds})
+        dag.append(_whole_dag(project))
+    tests = _reviews(project, "test")
+    rows = [
+        _row(name, reference, ours[name], theirs[reference], tests) for name, reference in PAIRS
+    ]
+    sums = [
+        sum(theirs[name][number]["process"] for name in ("tokenize", "pipeline", "head", "full"))
+        + 3 * theirs["lora"][number]["process"]
+        for number in range(rounds)
+    ]
+    extraction = statistics.median(run["seconds"] for run in ours["extract-cls-features"])
+    head = statistics.median(run["seconds"] for run in ours["finetune-head"])
+    reference = statistics.median(run["seconds"] for run in theirs["head"])
+    return {
+        "rows": rows,
+        "head_with_extraction": round(reference / (head + extraction), 2),
+        "dag": {
+            "ours": spread(dag),
+            "theirs": spread(sums),
+            "ratio": round(statistics.median(sums) / statistics.median(dag), 2),
+        },
+        "rounds": rounds,
+        "train": _reviews(project, "train"),
+        "test": tests,
+    }
+
+
+def _reviews(project: Project, split: str) -> int:
+    return project.read("metrics/download.json")[split]["reviews"]
+
+
+def _settings(project: Project) -> dict[str, dict[str, Any]]:
+    from ruamel.yaml import YAML
+
+    params = YAML(typ="safe").load(project.path / "params.yaml")
+    where = {"reviews": str(project.reviews), "backbone": str(project.backbone)}
+    trained = ("epochs", "batch_size", "lr", "weight_decay", "warmup")
+    return {
+        reference: where | {key: params[name][key] for key in trained if key in params[name]}
+        for name, reference in PAIRS
+    }
+
+
+def _whole_dag(project: Project) -> float:
+    """Seconds of dvc repro from the local files on, nothing cached."""
+    again = Project(project.path.with_name("dag"), project.reviews, project.backbone)
+    for name in (*TRAINED, "lora-2e-5", "lora-2e-4"):
+        again.set(name, epochs=1)
+    again.set("svm", C=[0.01])
+    return again.run("dvc", "repro", "--quiet").seconds
+
+
+def _row(
+    name: str,
+    reference: str,
+    ours: list[dict[str, float]],
+    theirs: list[dict[str, float]],
+    tests: int,
+) -> dict[str, Any]:
+    samples = theirs[0]["samples"]
+    row: dict[str, Any] = {"ours": name, "theirs": reference}
+    for side, runs in (("ours", ours), ("theirs", theirs)):
+        row[f"{side}_seconds"] = spread([run["seconds"] for run in runs])
+        row[f"{side}_reviews_per_second"] = spread([samples / run["seconds"] for run in runs])
+        row[f"{side}_process_seconds"] = spread([run["process"] for run in runs])
+        if "accuracy" in runs[0]:
+            row[f"{side}_accuracy"] = _interval(runs[0]["accuracy"], tests)
+    row["ratio"] = spread(
+        [one["seconds"] / two["seconds"] for one, two in zip(theirs, ours, strict=True)]
+    )
+    return row
+
+
+def _interval(accuracy: float, count: int) -> dict[str, float]:
+    """With the 95% interval of Wilson."""
+    interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
+    return {
+        "value": round(accuracy, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)
+    }  # fmt: skip
+
+
+def roofline(project: Project) -> dict[str, Any]:
+    """FLOP/s of the matrix product and the shares of it that the stages reach."""
+    project.module("stages.download")
+    project.module("stages.tokenize")
+    chosen = precision.resolve("auto")
+    done = project.module("bench.roofline", chosen)
+    return {"precision": chosen} | json.loads(done.stdout.splitlines()[-1])
+
+
+def growth(one: Project, ten: Project) -> dict[str, Any]:
+    """Seconds and peak memory of stages at the data and at ten times the data."""
+    measured: dict[str, dict[str, dict[str, float]]] = {}
+    for size, project in (("x1", one), ("x10", ten)):
+        for name in TRAINED:
+            project.set(name, epochs=1)
+        project.module("stages.download")
+        for name in ("tokenize", "extract-cls-features", "finetune-head", "finetune-full", "lora"):
+            done = run_stage(project, name)
+            measured.setdefault(name, {})[size] = {
+                "seconds": work(project, name)["seconds"],
+                "memory_mb": round(done.memory, 1),
+            }
+    for sizes in measured.values():
+        for figure in ("seconds", "memory_mb"):
+            sizes[f"{figure}_ratio"] = round(sizes["x10"][figure] / sizes["x1"][figure], 2)
+    return {"stages": measured}
+
+
+def memory(project: Project) -> dict[str, Any]:
+    """Peak memory (MB) of training and extraction in 32 and in 16 bit."""
+    for name in TRAINED:
+        project.set(name, epochs=1)
+    project.set("dataset", subset=128)
+    project.module("stages.download")
+    project.module("stages.tokenize")
+    peaks: dict[str, dict[str, float]] = {}
+    sixteen = "fp16" if torch.cuda.is_available() else "bf16"
+    for chosen in ("fp32", sixteen):
+        project.set(None, precision=chosen)
+        for name in ("extract-cls-features", "finetune-full", "lora"):
+            done = run_stage(project, name)
+            on_gpu = project.read(f"metrics/costs/{name}.json")["peak_memory_mb"]
+            peak = on_gpu if torch.cuda.is_available() else done.memory
+            peaks.setdefault(name, {})[chosen] = round(peak, 1)
+    others: dict[str, Callable[[], Run]] = {
+        "download": lambda: project.module("stages.download"),
+        "tokenize": lambda: run_stage(project, "tokenize"),
+        "svm": lambda: run_stage(project, "svm"),
+        "finetune-head": lambda: run_stage(project, "finetune-head"),
+    }
+    for name, run in others.items():
+        peaks[name] = {"fp32": round(run().memory, 1)}
+    return {"sixteen": sixteen, "stages": peaks}
+
+
+def nothing(project: Project, rounds: int) -> dict[str, Any]:
+    """Seconds of dvc repro with nothing to do, and of dvc status, in turns."""
+    for name in (*TRAINED, "lora-2e-5", "lora-2e-4"):
+        project.set(name, epochs=1)
+    project.set("dataset", subset=64)
+    project.run("dvc", "repro", "--quiet")
+    repro, status = [], []
+    for _ in range(2 * rounds + 1):
+        repro.append(project.run("dvc", "repro").seconds)
+        status.append(project.run("dvc", "status").seconds)
+    return {
+        "repro": spread(repro),
+        "status": spread(status),
+        "ratio": round(statistics.median(repro) / statistics.median(status), 2),
+    }

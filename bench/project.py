@@ -1,0 +1,121 @@
+"""A copy of the pipeline in a folder of its own, on a sample of reviews, to time commands in."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from ruamel.yaml import YAML
+
+from stages.lib.splits import SPLITS
+
+ROOT = Path(__file__).parents[1]
+LINKED = ("stages", "bench", "libraries.yaml", "dvc.yaml", "local")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command that ended: wall-clock seconds, peak of resident memory (MB), standard output."""
+
+    seconds: float
+    memory: float
+    stdout: str
+
+
+class Project:
+    """Runs stages and references on its own reviews and backbone."""
+
+    def __init__(self, path: Path, reviews: Path, backbone: Path) -> None:
+        self.path, self.reviews, self.backbone = path, reviews, backbone
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        for name in LINKED:
+            (path / name).symlink_to(ROOT / name)
+        shutil.copyfile(ROOT / "params.yaml", path / "params.yaml")
+        self.run("dvc", "init", "--no-scm", "--quiet")
+        self.set("dataset", path=str(reviews))
+        self.set("backbone", path=str(backbone))
+
+    def set(self, section: str | None, **values: Any) -> None:
+        """Change parameters, of a section or above the sections."""
+        yaml = YAML()
+        content = yaml.load(self.path / "params.yaml")
+        (content[section] if section else content).update(values)
+        yaml.dump(content, self.path / "params.yaml")
+
+    def run(self, *command: str, stdin: str = "") -> Run:
+        """Run a command here, alone; its output is kept unless it fails."""
+        env = os.environ | {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
+        start = time.perf_counter()
+        with (
+            (self.path / "stdin").open("w+") as given,
+            (self.path / "stdout").open("w+") as out,
+            (self.path / "stderr").open("w+") as err,
+        ):
+            given.write(stdin)
+            given.seek(0)
+            process = subprocess.Popen(
+                command, cwd=self.path, env=env, stdin=given, stdout=out, stderr=err
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - start
+            process.returncode = os.waitstatus_to_exitcode(status)
+            out.seek(0)
+            err.seek(0)
+            stdout = out.read()
+            if process.returncode:
+                sys.exit(f"{' '.join(command)} failed:\n{stdout}{err.read()}")
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Run(seconds, usage.ru_maxrss * unit / 1e6, stdout)
+
+    def module(self, name: str, *args: str, stdin: str = "") -> Run:
+        """Run a module with this interpreter."""
+        return self.run(sys.executable, "-m", name, *args, stdin=stdin)
+
+    def read(self, path: str) -> dict[str, Any]:
+        """A JSON file that a stage wrote."""
+        return json.loads((self.path / path).read_text(encoding="utf-8"))
+
+
+def sample(directory: Path, sizes: dict[str, int]) -> Path:
+    """Reviews for a project: so many of each split, repeated and perturbed where there are fewer.
+
+    A copy swaps two words of its review, so that no text is there twice.
+    """
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for split in SPLITS:
+        table = pq.read_table(ROOT / "data/raw" / f"{split}.parquet", columns=["text", "label"])
+        order = random.permutation(len(table))
+        texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
+        rows = []
+        for number in range(sizes[split]):
+            row = order[number % len(order)]
+            words = texts[row].split()
+            if number >= len(order) and len(words) > 1:
+                one, two = random.choice(len(words), 2, replace=False)
+                words[one], words[two] = words[two], words[one]
+            rows.append({"text": " ".join(words), "label": labels[row]})
+        pq.write_table(pa.Table.from_pylist(rows), directory / f"{split}.parquet")
+    return directory
+
+
+def base_shapes(directory: Path) -> Path:
+    """A backbone of DistilBERT-base's shapes: random weights, the tokenizer of data/backbone."""
+    import torch
+    from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
+
+    if not (directory / "model.safetensors").is_file():
+        torch.manual_seed(0)
+        DistilBertModel(DistilBertConfig()).save_pretrained(directory)
+        AutoTokenizer.from_pretrained(ROOT / "data/backbone").save_pretrained(directory)
+    return directory

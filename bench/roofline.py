@@ -1,0 +1,134 @@
+"""How near to the hardware: FLOP/s of extraction and training steps over those of a matrix product.
+
+    python -m bench.roofline {fp32,bf16,fp16}
+
+Run in a project whose data/tokenized and data/backbone are there. The steps are made of what the
+stages are made of; FLOPs are those that PyTorch's own counter sees in them, padding included. A
+line of JSON goes to standard output.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModel
+
+from stages import lora
+from stages.lib import (
+    about,
+    batches,
+    classifier,
+    dropout,
+    first_token,
+    params,
+    pipeline,
+    precision,
+    tokens,
+)
+
+STEPS = 12
+WARMUP = 3
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def best(run: Callable[[], object], times: int) -> float:
+    """Seconds of the fastest of so many runs."""
+    seconds = []
+    for _ in range(times):
+        synchronize()
+        start = time.perf_counter()
+        run()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def matmul_peak(dtype: torch.dtype) -> float:
+    """FLOP/s of a product of two large square matrices."""
+    size = 8192 if torch.cuda.is_available() else 2048
+    one = torch.randn(size, size, device=precision.device()).to(dtype)
+    return 2 * size**3 / best(lambda: one @ one, 7)
+
+
+def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> float:
+    """FLOP/s over the batches, the first few of which only warm up."""
+    for batch in data[:WARMUP]:
+        step(batch)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        for batch in data[WARMUP:]:
+            step(batch)
+
+    def run() -> None:
+        for batch in data[WARMUP:]:
+            step(batch)
+
+    return counter.get_total_flops() / best(run, 3)
+
+
+def padded(split: tokens.Tokens, sampler: Iterator[list[int]]) -> list[dict[str, torch.Tensor]]:
+    collate = tokens.Collator(0)
+    chosen = [rows for rows, _ in zip(sampler, range(WARMUP + STEPS), strict=False)]
+    return [
+        {name: tensor.to(precision.device()) for name, tensor in batch.items()}
+        for batch in (collate([split[row] for row in rows]) for rows in chosen)
+    ]
+
+
+def main(chosen: str) -> None:
+    dtype, device = precision.DTYPES[chosen], precision.device()
+    split = tokens.load("train")
+    settings = params.parse(pipeline.read_yaml(params.PATH))
+
+    model = AutoModel.from_pretrained(classifier.BACKBONE).eval()
+    first_token.only(model)
+    model.to(device, dtype)
+    budget = batches.TokenBudget(split.lengths, settings.extract_cls_features.tokens_per_batch)
+    # The longest come first: take from all lengths.
+    order = torch.linspace(0, len(budget.batches) - 1, WARMUP + STEPS).long().tolist()
+
+    @torch.inference_mode()
+    def extract(batch: dict[str, torch.Tensor]) -> None:
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+    results = {
+        "extraction": achieved(extract, padded(split, iter([budget.batches[i] for i in order])))
+    }
+    for name, adapt in (
+        ("full", lambda model: model),
+        ("lora", lambda model: lora.adapt(model, settings.lora)),
+    ):
+        torch.manual_seed(0)
+        trained = adapt(classifier.create(about.read(tokens.TOKENIZED)["labels"])).to(device)
+        first_token.only(trained)
+        if device.type == "cpu":
+            dropout.make_cheap(trained)
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in trained.parameters() if parameter.requires_grad],
+            lr=1e-5,
+            fused=True,
+        )
+        trained.train()
+
+        def step(batch: dict[str, torch.Tensor]) -> None:
+            with torch.autocast(device.type, dtype, enabled=chosen != "fp32"):
+                loss = trained(**batch).loss  # noqa: B023
+            loss.backward()
+            optimizer.step()  # noqa: B023
+            optimizer.zero_grad()  # noqa: B023
+
+        sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
+        results[name] = achieved(step, padded(split, iter(sampler)))
+    peak = matmul_peak(dtype)
+    print(json.dumps({"peak": peak, "shares": {name: v / peak for name, v in results.items()}}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
