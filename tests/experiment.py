@@ -78,7 +78,7 @@ def write(
         "empty": 0,
     }
     across = {"train_validation": 0, "train_test": 0, "validation_test": 0}
-    splits = {split: facts for split in ("train", "validation", "test")}
+    splits = dict.fromkeys(("train", "validation", "test"), facts)
     _json(
         path / "metrics/download.json",
         (provenance or OWN) | splits | {"duplicates_across_splits": across},
@@ -139,3 +139,28 @@ def _curves(directory: Path, epochs: int) -> None:
         key = name.partition("/")[2]
         rows = [f"{10 * epoch}\t{abs(start - 0.1 * epoch):.3f}" for epoch in range(1, epochs + 1)]
         file.write_text("\n".join([f"step\t{key}", *rows]) + "\n")
+
+
+HOSTILE = [
+    "<script>alert(1)</script> & <img src=x onerror=alert(2)> &amp; </td></table>",
+    "| a pipe | *star* _under_ ~~gone~~ `code` ``` [link](javascript:alert(3)) ![i](http://x.y/z)",
+    "www.example.com https://example.com someone@example.org @someone #12 :smile: $x^2$ <!-- no",
+    "\u0641\u064a\u0644\u0645 \u0631\u0627\u0626\u0639 \u202e turned round",
+    "\U0001f600 \U0001f3ac great \u65e5\u672c\u8a9e",
+    "a line\nanother\tone\r\n# no heading\x07",
+    "\\| escaped already \\",
+    "long " * 4000,
+    "unbroken" * 200,
+]
+HOSTILE_LABELS = ("neg|ative <b>", "neutral $x$", "sehr \U0001f600 *gut* [x](y)")
+
+
+def write_hostile(path: Path) -> Path:
+    """Three labels and few reviews with all that could break a page, trained for one epoch."""
+    texts = [*HOSTILE, *(f"review number {row}" for row in range(31))]
+    everyone = list(range(len(HOSTILE)))
+    wrong = {
+        name: everyone + list(range(10 + number, 20 + number, 2))
+        for number, name in enumerate(MODELS)
+    }
+    return write(path, wrong=wrong, labels=HOSTILE_LABELS, count=40, texts=texts, epochs=1)

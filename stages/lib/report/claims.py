@@ -268,7 +268,7 @@ def _against(found: Comparison) -> str:
 
 
 def _change(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.0f}%".replace("-", "−")  # noqa: RUF001
+    return f"{100 * (ratio - 1):+.0f}%".replace("-", "\N{MINUS SIGN}")
 
 
 def _times(factor: float) -> str:

@@ -144,7 +144,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 def points(difference: float) -> str:
     """A difference of shares in percentage points, with its sign."""
     shown = f"{100 * difference:+.1f}"
-    return ("0.0" if float(shown) == 0 else shown).replace("-", "−")  # noqa: RUF001
+    return ("0.0" if float(shown) == 0 else shown).replace("-", "\N{MINUS SIGN}")
 
 
 def p_value(p: float) -> str:

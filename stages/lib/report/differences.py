@@ -117,7 +117,7 @@ def _matrix(ranked: list[str], comparisons: Comparisons) -> Table:
         cells: list[Cell | str] = [row]
         for column in ranked:
             if row == column:
-                cells.append(Cell("–", kind="none"))  # noqa: RUF001
+                cells.append(Cell("\N{EN DASH}", kind="none"))
                 continue
             found = comparisons[row, column]
             detail = f"{points(found.pair.difference)}, {p_value(found.p)}"

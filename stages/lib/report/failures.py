@@ -62,8 +62,8 @@ def _finding(results: Results) -> str:
     wrong, everyone, one = (int((right == n).sum()) for n in (0, len(results.models), 1))
     return (
         f"Of {plural(count, 'test review')} all models get {everyone:,} right "
-        f"({everyone / count:.0%}) and {wrong:,} wrong ({wrong / count:.0%}); {one:,} "
-        f"{'is' if one == 1 else 'are'} right in one model only."
+        f"({everyone / count:.0%}) and {wrong:,} wrong ({wrong / count:.0%}); "
+        f"{plural(one, 'review')} only one model gets right."
     )
 
 
@@ -96,7 +96,10 @@ def _confusions(results: Results, chosen: str) -> list[Block]:
             of_label = counts[name][number]
             total = of_label.sum()
             row.append(
-                Cell(f"{of_label[number] / total:.3f}" if total else "–", f"{of_label[number]:,}")  # noqa: RUF001
+                Cell(
+                    f"{of_label[number] / total:.3f}" if total else "\N{EN DASH}",
+                    f"{of_label[number]:,}",
+                )
             )
         rows.append(row)
     table = Table(
@@ -141,7 +144,7 @@ def _draw_confusion(ax: Axes, ink: Ink, counts: np.ndarray, labels: list[str]) -
     if size <= NAMED:
         names = [drawing.label(label) for label in labels]
         small = {"fontsize": 8 if size <= 4 else 6}
-        ax.set_xticks(range(size), names, rotation=0 if size <= 3 else 90, **small)
+        ax.set_xticks(range(size), names, rotation=0 if len("".join(names)) <= 24 else 90, **small)
         ax.set_yticks(range(size), names, **small)
     ax.tick_params(length=0)
     ax.set_aspect("equal")

@@ -240,10 +240,11 @@ def _how_to_read(results: Results) -> str:
         f"In small print or brackets 95% intervals: of accuracy Wilson's, of F1 by bootstrap "
         f"({statistics.RESAMPLES:,} draws of the reviews, percentiles, seed 0). {f1}. They say "
         "what other reviews would change, not what another seed would. Time is that of training "
-        "with its evaluations (the SVM: of all values of C), memory the peak of the process (on a GPU, "
-        "of the GPU), disk what was saved: of LoRA the adapter and the head, which need the "
-        "backbone beside them. SVM and head train on cached [CLS] vectors, whose extraction is not "
-        f"counted. Measured once, on {escape(machine['device'])}, {escape(machine['precision'])}."
+        "with its evaluations (the SVM: of all values of C), memory the peak of the process (on a "
+        "GPU, of the GPU), disk what was saved: of LoRA the adapter and the head, which need the "
+        "backbone beside them. SVM and head train on cached [CLS] vectors, whose extraction is "
+        f"not counted. Measured once, on {escape(machine['device'])}, "
+        f"{escape(machine['precision'])}."
     )
 
 

@@ -40,7 +40,9 @@ def _finding(results: Results, trained: list[str]) -> str:
     rising = [name for name in trained if rises(results, name)]
     growing = [name for name in trained if _best_is_last(results, name)]
     said = []
-    if rising:
+    if all(len(results.curves[name].get("validation/loss", ())) < 2 for name in trained):
+        said.append("Every model was trained for one epoch, so that curves have no course yet.")
+    elif rising:
         verb = "rises" if len(rising) == 1 else "rise"
         said.append(
             f"Validation loss of {listed(rising)} {verb} again by more than {RISE:.0%} after its "
