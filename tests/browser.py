@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NAMES = ("google-chrome", "chromium", "chromium-browser")
 
 
 @contextlib.contextmanager

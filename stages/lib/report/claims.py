@@ -173,7 +173,7 @@ def _swapped(swap: dict[str, Any]) -> Claim:
         "One base serves several adapters, swapped in place",
         "yes",
         f"{listed(swap['adapters'])} on one loaded base: "
-        f"{plural(swap['predictions_that_differ'], 'prediction')} differ from those of each alone, "
+        f"predictions that differ from those of each alone: {swap['predictions_that_differ']:,}, "
         f"scores by {swap['largest_score_difference']:.1g} at most",
         HOLDS if same and close else FAILS,
     )
