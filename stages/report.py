@@ -60,14 +60,14 @@ def main() -> None:
     from stages.lib.report import drawing, markdown, overview, page, plots
 
     report = overview.write(results)
+    texts = {MARKDOWN: markdown.render(report, PICTURES.name), PAGE: page.render(report)}
     with outputs.replacing_directory(PICTURES) as directory:
         for figure in report.figures:
             drawing.png(figure, directory / f"{figure.key}.png")
         plots.write(results, directory)
-    with outputs.replacing(MARKDOWN) as aside:
-        aside.write_text(markdown.render(report, PICTURES.name), encoding="utf-8")
-    with outputs.replacing(PAGE) as aside:
-        aside.write_text(page.render(report), encoding="utf-8")
+    for path, text in texts.items():
+        with outputs.replacing(path) as aside:
+            aside.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

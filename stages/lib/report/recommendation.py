@@ -4,6 +4,7 @@ The choice is made on validation, and the test split only says what to expect of
 ordered by trainable parameters, which are the same on every machine and in every run.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,22 +250,16 @@ def _how_to_read(results: Results) -> str:
 
 
 def _figure(results: Results, choice: Choice) -> Figure:
-    axes = {
-        "trainable parameters": lambda cost: cost["trainable_parameters"],
-        "training time, seconds": lambda cost: cost["seconds"],
-        "on disk, MB": lambda cost: cost["size_bytes"] / 1e6,
-    }
-
-    def panel(title: str) -> Panel:
+    def panel(title: str, axis: str, cost: Callable[[dict[str, Any]], float]) -> Panel:
         def draw(ax: Axes, ink: Ink) -> None:
             for number, name in enumerate(results.models):
                 accuracy, interval = results.accuracy(name, "test"), _wilson(results, name, "test")
-                drawing.point(ax, ink, number, axes[title](results.costs[name]), accuracy, interval)
+                drawing.point(ax, ink, number, cost(results.costs[name]), accuracy, interval)
             ax.set_xscale("log")
-            ax.set_xlabel(title)
+            ax.set_xlabel(axis)
             ax.set_ylabel("test accuracy")
 
-        return Panel(f"by {title.partition(',')[0]}", draw)
+        return Panel(title, draw)
 
     name = choice.recommended
     cheapest = min(results.models, key=lambda n: results.costs[n]["trainable_parameters"])
@@ -280,6 +275,10 @@ def _figure(results: Results, choice: Choice) -> Figure:
         "Score against cost: test accuracy with its 95% interval, by three costs. Up and to the "
         "left is better.",
         finding,
-        [panel(title) for title in axes],
+        [
+            panel("by what is trained", "parameters", lambda cost: cost["trainable_parameters"]),
+            panel("by training time", "seconds", lambda cost: cost["seconds"]),
+            panel("by size on disk", "MB", lambda cost: cost["size_bytes"] / 1e6),
+        ],
         {name: number for number, name in enumerate(results.models)},
     )

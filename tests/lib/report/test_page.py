@@ -201,6 +201,17 @@ def test_figures_say_what_they_show_in_words(hostile, dom, markdown):
         assert f"](report/{figure.key}.png)" in markdown
 
 
+def test_labels_of_users_stand_in_findings_as_they_are(dom):
+    labels = [e.attributes["aria-label"] for e in dom.all() if e.attributes.get("role") == "img"]
+    confusion = next(label for label in labels if label.startswith("Confusion"))
+    assert any(f"{name} taken for" in confusion for name in experiment.HOSTILE_LABELS)
+
+
+def test_prose_may_not_hold_html_or_links():
+    for text in ("<b>x</b>", "<!-- x -->", "[x](javascript:x)", "![x](http://x)", "<http://x>"):
+        assert not Parser(str(page._markdown(text))).root.children
+
+
 def test_no_colour_of_a_figure_is_fixed(dom):
     for svg in dom.all("svg"):
         colours = {
