@@ -160,7 +160,7 @@ def _merged(merge: dict[str, Any]) -> Claim:
     return Claim(
         "An adapter can be merged: W' = W + BA, scaled by alpha/r",
         "equal outputs",
-        f"largest difference of logits {largest:.1g} over {plural(merge['reviews'], 'review')} "
+        f"largest difference of logits {largest:.2g} over {plural(merge['reviews'], 'review')} "
         f"({merge['model']})",
         HOLDS if largest <= LARGEST_DIFFERENCE else FAILS,
     )
@@ -174,7 +174,7 @@ def _swapped(swap: dict[str, Any]) -> Claim:
         "yes",
         f"{listed(swap['adapters'])} on one loaded base: "
         f"predictions that differ from those of each alone: {swap['predictions_that_differ']:,}, "
-        f"scores by {swap['largest_score_difference']:.1g} at most",
+        f"scores by {swap['largest_score_difference']:.2g} at most",
         HOLDS if same and close else FAILS,
     )
 
@@ -219,7 +219,7 @@ def _strong_svm(full: Comparison) -> Claim:
     return Claim(
         "The SVM on frozen features is already strong",
         "0.82 on validation; full fine-tuning 0.80",
-        f"full is {_against(full)} than the SVM",
+        f"full is {_against_svm(full)}",
         verdict,
     )
 
@@ -253,16 +253,20 @@ def _full_improves(full: Comparison) -> Claim:
     return Claim(
         "Full fine-tuning slightly improves on the SVM",
         "its own figures say otherwise: 0.80, the SVM 0.82",
-        f"full is {_against(full)} than the SVM{': more than slightly' if more else ''}",
+        f"full is {_against_svm(full)}{': more than slightly' if more else ''}",
         verdicts[full.verdict],
     )
 
 
-def _against(found: Comparison) -> str:
-    word = {"better": "better", "worse": "worse", "cannot tell": "not significantly other"}
+def _against_svm(found: Comparison) -> str:
+    words = {
+        "better": "better than the SVM",
+        "worse": "worse than the SVM",
+        "cannot tell": "not to be told from the SVM",
+    }
     interval = found.pair.interval
     return (
-        f"{word[found.verdict]} ({points(found.pair.difference)} points on test, 95% interval "
+        f"{words[found.verdict]} ({points(found.pair.difference)} points on test, 95% interval "
         f"{between(interval.low, interval.high)}, {p_value(found.p)})"
     )
 

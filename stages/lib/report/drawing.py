@@ -9,7 +9,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from stages.lib.report.content import Figure, Ink, Panel
 from stages.lib.report.statistics import Interval
@@ -60,11 +59,6 @@ def line(ax: Axes, ink: Ink, number: int, x: list[float], y: list[float]) -> Non
     """A series; its points are marked when they are few."""
     look = style(number, ink) | ({} if len(x) <= 12 else {"marker": None})
     ax.plot(x, y, markersize=4, linewidth=1.3, **look)
-
-
-def whole_numbers(ax: Axes) -> None:
-    """Ticks of the x axis at whole numbers."""
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def png(figure: Figure, path: Path) -> None:
