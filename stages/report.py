@@ -1,58 +1,73 @@
-"""Put all models side by side.
+"""Put all models side by side, and say what follows.
 
     python -m stages.report
 
-reads    metrics/, data/predictions, data/curves
-writes   metrics/report.md, and its pictures in metrics/report/
+reads    metrics/, data/predictions, data/curves, data/raw
+writes   metrics/report.md with its pictures, and data of DVC's plots, in metrics/report/;
+         metrics/report.html, the same as one self-contained page
 """
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from stages.lib import outputs, params, stage
-from stages.lib.errors import InputError
+from stages.lib import about, outputs, params, stage
 from stages.lib.splits import SPLITS
 
+if TYPE_CHECKING:
+    from stages.lib.report.inputs import Results
+
 METRICS = Path("metrics")
+RAW = Path("data/raw")
 PREDICTIONS = Path("data/predictions")
 CURVES = Path("data/curves")
-REPORT = Path("metrics/report.md")
+MARKDOWN = Path("metrics/report.md")
+PAGE = Path("metrics/report.html")
 PICTURES = Path("metrics/report")
 
-COSTS = ("trainable_parameters", "seconds", "peak_memory_mb", "size_bytes", "precision", "device")
+COSTS = ("trainable_parameters", "total_parameters", "seconds", "samples_per_second")
+COSTS += ("peak_memory_mb", "size_bytes", "precision", "device")
 MODELS = ("svm", "finetune-head", "finetune-full", "lora-2e-5", "lora-2e-4", "lora")
 
 
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """An object with at least these keys. Raises InputError when the file is something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}; run the stage that writes it again") from None
-    for key in keys:
-        if not isinstance(content, dict) or key not in content:
-            raise InputError(f"{path}: no '{key}'; run the stage that writes it again")
-    return content
+def load() -> "Results":
+    """All that was measured. Raises InputError for a file that is missing or something else."""
+    from stages.lib.report import inputs
+
+    results = inputs.Results(
+        models=MODELS,
+        labels=about.read(RAW)["labels"],
+        download=inputs.read_json(METRICS / "download.json", "reviews", "backbone", *SPLITS),
+        scores={
+            name: inputs.read_json(METRICS / f"{name}.json", "validation", "test")
+            for name in MODELS
+        },
+        costs={
+            name: inputs.read_json(METRICS / "costs" / f"{name}.json", *COSTS) for name in MODELS
+        },
+        predictions={name: inputs.read_predictions(PREDICTIONS / f"{name}.csv") for name in MODELS},
+        texts=inputs.read_texts(RAW / "test.parquet"),
+        curves={name: inputs.read_curves(CURVES / name) for name in MODELS},
+        claims=inputs.read_json(METRICS / "claims.json", "merge", "swap"),
+        claims_costs=inputs.read_json(METRICS / "costs" / "claims.json", "device", "fp32", "mixed"),
+    )
+    inputs.check_aligned(results.predictions, results.texts)
+    return results
 
 
 def main() -> None:
     params.load()
-    import pandas as pd
+    results = load()
+    from stages.lib.report import drawing, markdown, overview, page, plots
 
-    from stages.lib import figures, summary
-
-    download = read_json(METRICS / "download.json", "reviews", "backbone", *SPLITS)
-    scores = {name: read_json(METRICS / f"{name}.json", "validation", "test") for name in MODELS}
-    costs = {name: read_json(METRICS / "costs" / f"{name}.json", *COSTS) for name in MODELS}
-    predictions = {name: pd.read_csv(PREDICTIONS / f"{name}.csv") for name in MODELS}
-
-    text = summary.write(download, scores, costs, pictures=PICTURES.name)
+    report = overview.write(results)
+    texts = {MARKDOWN: markdown.render(report, PICTURES.name), PAGE: page.render(report)}
     with outputs.replacing_directory(PICTURES) as directory:
-        figures.confusion_matrices(predictions, directory / "confusion.png")
-        figures.training_curves(CURVES, MODELS, directory / "curves.png")
-    with outputs.replacing(REPORT) as aside:
-        aside.write_text(text, encoding="utf-8")
+        for figure in report.figures:
+            drawing.png(figure, directory / f"{figure.key}.png")
+        plots.write(results, directory)
+    for path, text in texts.items():
+        with outputs.replacing(path) as aside:
+            aside.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

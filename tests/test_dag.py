@@ -133,13 +133,48 @@ def test_metrics_diff_names_model_split_and_score(after):
     assert "metrics/lora.json" not in diff
 
 
+PLOTS = [
+    "Training loss",
+    "Validation loss",
+    "Validation accuracy",
+    *(f"Confusion matrix, {name}" for name in MODELS),
+    "Reliability",
+    "Accuracy by length",
+]
+
+
 def test_plots_dag_and_artifacts_work(ran, tmp_path):
-    ran.dvc("plots", "show", "--out", str(tmp_path / "plots"))
+    done = ran.dvc("plots", "show", "--out", str(tmp_path / "plots"))
+    assert done.stderr == ""
     page = (tmp_path / "plots/index.html").read_text()
-    for title in ("Training loss", "Validation accuracy", "Confusion matrix, svm"):
+    for title in PLOTS:
         assert title in page
+    # The score against the cost is a picture.
+    assert list((tmp_path / "plots/static").glob("*cost.png"))
     assert "extract-cls-features" in ran.dvc("dag").stdout
     assert set(ran.read("dvc.yaml")["artifacts"]) == set(MODELS)
+
+
+def test_every_plot_has_the_data_of_all_models(ran):
+    shown = json.loads(ran.dvc("plots", "show", "--json").stdout)["data"]
+    assert {"metrics/report/cost.png", *PLOTS} <= set(shown)
+    for title in ("Reliability", "Accuracy by length"):
+        spec = json.dumps(shown[title])
+        for name in MODELS:
+            assert name in spec
+
+
+def test_plots_diff_shows_what_a_branch_changes(after, tmp_path):
+    branch = after.git("branch", "--show-current").strip()
+    after.git("checkout", "--quiet", "-b", "try")
+    after.set(svm__C=1e-7)
+    after.dvc("repro")
+    done = after.dvc("plots", "diff", branch, "--out", str(tmp_path / "plots"))
+    assert done.stderr == ""
+    page = (tmp_path / "plots/index.html").read_text()
+    for title in ("Confusion matrix, svm", "Reliability", "Accuracy by length"):
+        assert title in page
+    assert len(list((tmp_path / "plots/static").glob("*cost.png"))) == 2
 
 
 def test_push_and_pull_give_another_clone_everything_without_a_run(after, tmp_path):
@@ -297,5 +332,9 @@ def test_the_report_has_a_table_of_all_models_and_its_pictures(ran):
     for name in MODELS:
         assert re.search(rf"^\| {name} +\|", text, re.M)
     assert "Not like for like" in text
-    for picture in re.findall(r"\]\((.+\.png)\)", text):
-        assert (ran.path / "metrics" / picture).stat().st_size > 10_000
+    pictures = re.findall(r"\]\((.+\.png)\)", text)
+    assert len(pictures) == 7
+    for picture in pictures:
+        assert (ran.path / "metrics" / picture).stat().st_size > 5_000
+    page = (ran.path / "metrics/report.html").read_text()
+    assert page.count("<figure ") == len(pictures)

@@ -1,0 +1,279 @@
+"""What did the published experiment claim, and what holds here?"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from stages.lib.report.content import (
+    Cell,
+    Section,
+    Table,
+    Text,
+    between,
+    listed,
+    megabytes,
+    p_value,
+    plural,
+    points,
+    size,
+)
+from stages.lib.report.differences import MARGIN, Comparison, Comparisons
+from stages.lib.report.inputs import Results
+
+HOLDS, FAILS = "holds", "does not hold"
+UNCLEAR, MISSING = "cannot tell", "not measured here"
+
+# Costs are measured once; what differs by less may be noise.
+NOISE = 0.10
+LARGEST_DIFFERENCE = 1e-3  # of logits or scores that rounding may make
+
+
+@dataclass(frozen=True)
+class Claim:
+    claim: str
+    published: str
+    measured: str
+    verdict: str
+
+
+def judge(results: Results, comparisons: Comparisons) -> list[Claim]:
+    """Every claim with what was measured and a verdict."""
+    return [
+        _share(results),
+        _size(results),
+        _memory(results),
+        _speed(results),
+        _merged(results.claims["merge"]),
+        _swapped(results.claims["swap"]),
+        *_mixed(results.claims_costs),
+        _strong_svm(comparisons["finetune-full", "svm"]),
+        _lora_wins(results, comparisons),
+        _full_improves(comparisons["finetune-full", "svm"]),
+    ]
+
+
+def section(claims: list[Claim]) -> Section:
+    """The table of claims."""
+    return Section(
+        "claims",
+        "What did the published experiment claim, and what holds here?",
+        [
+            Text(_summary(claims), "answer"),
+            Table(
+                "claims-table",
+                "Each claim, what was published about it, what was measured here, and the verdict.",
+                ["claim", "published", "measured here", "verdict"],
+                [
+                    [
+                        claim.claim,
+                        claim.published,
+                        claim.measured,
+                        Cell(claim.verdict, kind=claim.verdict.replace(" ", "-")),
+                    ]
+                    for claim in claims
+                ],
+                prose=["claim", "published", "measured here", "verdict"],
+            ),
+            Text(
+                "Verdicts on scores come from the paired tests on the test split above. Costs were "
+                f"measured once: a difference under {NOISE:.0%} counts as “cannot tell”. LoRA is "
+                "lora-2e-4, full is finetune-full, SVM is svm."
+            ),
+        ],
+    )
+
+
+def _summary(claims: list[Claim]) -> str:
+    def of(verdict: str) -> int:
+        return sum(claim.verdict == verdict for claim in claims)
+
+    parts = [f"{of(HOLDS)} of {len(claims)} claims hold here"]
+    for verdict, one, many in (
+        (FAILS, "does not", "do not"),
+        (UNCLEAR, "cannot be told", "cannot be told"),
+        (MISSING, "was not measured", "were not measured"),
+    ):
+        if count := of(verdict):
+            parts.append(f"{count} {one if count == 1 else many}")
+    return listed(parts) + "."
+
+
+def _share(results: Results) -> Claim:
+    cost = results.costs["lora-2e-4"]
+    trained, total = cost["trainable_parameters"], cost["total_parameters"]
+    share = trained / total
+    return Claim(
+        "LoRA trains about 1% of the parameters",
+        "739,586 of 67,102,466 (1.1%)",
+        f"{trained:,} of {total:,} ({share:.2%})",
+        HOLDS if share < 0.02 else FAILS,
+    )
+
+
+def _size(results: Results) -> Claim:
+    adapter, full = (results.costs[name]["size_bytes"] for name in ("lora-2e-4", "finetune-full"))
+    return Claim(
+        "An adapter is a small part of a model's size",
+        "not quantified; here: a tenth at most",
+        f"{size(adapter)} instead of {size(full)} on disk: {_times(full / adapter)} smaller",
+        HOLDS if adapter <= full / 10 else FAILS,
+    )
+
+
+def _memory(results: Results) -> Claim:
+    lora, full = results.costs["lora-2e-4"], results.costs["finetune-full"]
+    ratio = lora["peak_memory_mb"] / full["peak_memory_mb"]
+    return Claim(
+        "LoRA needs less memory to train than full fine-tuning",
+        "less, not quantified",
+        f"{megabytes(lora['peak_memory_mb'])} against {megabytes(full['peak_memory_mb'])} "
+        f"({_change(ratio)}){_elsewhere(lora, full)}",
+        _less(ratio, lora, full),
+    )
+
+
+def _speed(results: Results) -> Claim:
+    lora, full = results.costs["lora-2e-4"], results.costs["finetune-full"]
+    ratio = full["samples_per_second"] / lora["samples_per_second"]
+    return Claim(
+        "LoRA trains in less time than full fine-tuning",
+        "less, not quantified",
+        f"{lora['samples_per_second']:,.0f} reviews/s against {full['samples_per_second']:,.0f} "
+        f"(time for each {_change(ratio)}){_elsewhere(lora, full)}",
+        _less(ratio, lora, full),
+    )
+
+
+def _less(ratio: float, first: dict[str, Any], second: dict[str, Any]) -> str:
+    """The verdict on a claim of a lower cost; `ratio` is the one claimed lower by the other."""
+    if _elsewhere(first, second) or abs(ratio - 1) < NOISE:
+        return UNCLEAR
+    return HOLDS if ratio < 1 else FAILS
+
+
+def _elsewhere(first: dict[str, Any], second: dict[str, Any]) -> str:
+    machines = [f"{cost['device']}, {cost['precision']}" for cost in (first, second)]
+    return "" if machines[0] == machines[1] else f"; not on equal terms: {' and '.join(machines)}"
+
+
+def _merged(merge: dict[str, Any]) -> Claim:
+    largest = merge["largest_logit_difference"]
+    return Claim(
+        "An adapter can be merged: W' = W + BA, scaled by alpha/r",
+        "equal outputs",
+        f"largest difference of logits {largest:.2g} over {plural(merge['reviews'], 'review')} "
+        f"({merge['model']})",
+        HOLDS if largest <= LARGEST_DIFFERENCE else FAILS,
+    )
+
+
+def _swapped(swap: dict[str, Any]) -> Claim:
+    same = swap["predictions_that_differ"] == 0
+    close = swap["largest_score_difference"] <= LARGEST_DIFFERENCE
+    return Claim(
+        "One base serves several adapters, swapped in place",
+        "yes",
+        f"{listed(swap['adapters'])} on one loaded base: "
+        f"predictions that differ from those of each alone: {swap['predictions_that_differ']:,}, "
+        f"scores by {swap['largest_score_difference']:.2g} at most",
+        HOLDS if same and close else FAILS,
+    )
+
+
+def _mixed(costs: dict[str, Any]) -> list[Claim]:
+    memory, speed = "Mixed precision saves up to half of the memory", "Mixed precision is faster"
+    fp32, mixed = costs["fp32"], costs["mixed"]
+    if mixed["precision"] is None:
+        return [
+            Claim(name, published, mixed["reason"], MISSING)
+            for name, published in ((memory, "up to 50%"), (speed, "faster"))
+        ]
+    used = mixed["peak_memory_mb"] / fp32["peak_memory_mb"]
+    time = fp32["samples_per_second"] / mixed["samples_per_second"]
+    return [
+        Claim(
+            memory,
+            "up to 50%",
+            f"{megabytes(mixed['peak_memory_mb'])} in {mixed['precision']} against "
+            f"{megabytes(fp32['peak_memory_mb'])} in fp32 ({_change(used)})",
+            _less(used, costs | {"precision": ""}, costs | {"precision": ""}),
+        ),
+        Claim(
+            speed,
+            "faster",
+            f"{mixed['samples_per_second']:,.0f} reviews/s in {mixed['precision']} against "
+            f"{fp32['samples_per_second']:,.0f} in fp32 ({_times(1 / time)} as fast)",
+            _less(time, costs | {"precision": ""}, costs | {"precision": ""}),
+        ),
+    ]
+
+
+def _strong_svm(full: Comparison) -> Claim:
+    """Strong: fine-tuning all parameters is not better than it."""
+    interval = full.pair.interval
+    if full.verdict == "better":
+        verdict = FAILS
+    elif full.verdict == "worse" or interval.high <= MARGIN:
+        verdict = HOLDS
+    else:
+        verdict = UNCLEAR
+    return Claim(
+        "The SVM on frozen features is already strong",
+        "0.82 on validation; full fine-tuning 0.80",
+        f"full is {_against_svm(full)}",
+        verdict,
+    )
+
+
+def _lora_wins(results: Results, comparisons: Comparisons) -> Claim:
+    published = [name for name in results.models if name not in ("lora", "lora-2e-4")]
+    by_verdict: dict[str, list[str]] = {}
+    for name in published:
+        by_verdict.setdefault(comparisons["lora-2e-4", name].verdict, []).append(name)
+    if by_verdict.get("worse"):
+        verdict = FAILS
+    else:
+        verdict = UNCLEAR if by_verdict.get("cannot tell") else HOLDS
+    words = {
+        "better": "better than",
+        "worse": "worse than",
+        "cannot tell": "not to be told from",
+    }
+    said = [f"{words[v]} {listed(by_verdict[v])}" for v in words if v in by_verdict]
+    return Claim(
+        "LoRA at a learning rate of 2e-4 wins",
+        "0.841 on validation, the highest",
+        f"{results.accuracy('lora-2e-4', 'test'):.3f} on test: {'; '.join(said)}",
+        verdict,
+    )
+
+
+def _full_improves(full: Comparison) -> Claim:
+    verdicts = {"better": HOLDS, "worse": FAILS, "cannot tell": UNCLEAR}
+    more = full.verdict == "better" and full.pair.interval.low > MARGIN
+    return Claim(
+        "Full fine-tuning slightly improves on the SVM",
+        "its own figures say otherwise: 0.80, the SVM 0.82",
+        f"full is {_against_svm(full)}{': more than slightly' if more else ''}",
+        verdicts[full.verdict],
+    )
+
+
+def _against_svm(found: Comparison) -> str:
+    words = {
+        "better": "better than the SVM",
+        "worse": "worse than the SVM",
+        "cannot tell": "not to be told from the SVM",
+    }
+    interval = found.pair.interval
+    return (
+        f"{words[found.verdict]} ({points(found.pair.difference)} points on test, 95% interval "
+        f"{between(interval.low, interval.high)}, {p_value(found.p)})"
+    )
+
+
+def _change(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.0f}%".replace("-", "\N{MINUS SIGN}")
+
+
+def _times(factor: float) -> str:
+    return f"{factor:,.3g} times"

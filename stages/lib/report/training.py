@@ -1,0 +1,132 @@
+"""How did training go? Loss and validation curves."""
+
+from matplotlib.axes import Axes
+
+from stages.lib.report import drawing
+from stages.lib.report.content import Figure, Ink, Panel, Section, Table, Text, listed
+from stages.lib.report.inputs import CURVES, Results
+
+_TITLES = ("Training loss", "Validation loss", "Validation accuracy")
+# By how much validation loss must rise after its lowest to be called a rise.
+RISE = 0.05
+
+
+def section(results: Results) -> Section:
+    """One picture of each curve with all trained models, and the table of epochs."""
+    trained = [name for name in results.models if results.curves.get(name)]
+    figures = [
+        _figure(results, trained, metric, title)
+        for metric, title in zip(CURVES, _TITLES, strict=True)
+    ]
+    return Section(
+        "training",
+        "How did training go?",
+        [
+            Text(_finding(results, trained), "answer"),
+            *figures,
+            Text(
+                "The horizontal axis is the share of a model's own training, so that trainings of "
+                "different lengths can be compared. The loss of training is a mean over some steps "
+                "with dropout, that of validation of all its reviews without. The model that is "
+                "kept is that of the epoch with the highest validation accuracy; the SVM is solved "
+                "at once and has no curve."
+            ),
+            _table(results, trained),
+        ],
+    )
+
+
+def _finding(results: Results, trained: list[str]) -> str:
+    rising = [name for name in trained if rises(results, name)]
+    growing = [name for name in trained if _best_is_last(results, name)]
+    said = []
+    if all(len(results.curves[name].get("validation/loss", ())) < 2 for name in trained):
+        said.append("Every model was trained for one epoch, so that curves have no course yet.")
+    elif rising:
+        verb = "rises" if len(rising) == 1 else "rise"
+        said.append(
+            f"Validation loss of {listed(rising)} {verb} again by more than {RISE:.0%} after its "
+            "lowest: longer training only makes the model surer of itself."
+        )
+    else:
+        said.append("No model's validation loss rises again: none was trained for too long.")
+    if growing:
+        verb = "is" if len(growing) == 1 else "are"
+        said.append(
+            f"Validation accuracy of {listed(growing)} {verb} highest in the last epoch: more "
+            "epochs may help."
+        )
+    return " ".join(said)
+
+
+def rises(results: Results, name: str) -> bool:
+    """Whether the validation loss ends higher than its lowest by more than RISE."""
+    loss = results.curves[name].get("validation/loss")
+    if loss is None or len(loss) < 2:
+        return False
+    return bool(loss["value"].iloc[-1] > (1 + RISE) * loss["value"].min())
+
+
+def _best_is_last(results: Results, name: str) -> bool:
+    accuracy = results.curves[name].get("validation/accuracy")
+    if accuracy is None or len(accuracy) < 2:
+        return False
+    return int(accuracy["value"].to_numpy().argmax()) == len(accuracy) - 1
+
+
+def _figure(results: Results, trained: list[str], metric: str, title: str) -> Figure:
+    def draw(ax: Axes, ink: Ink) -> None:
+        for number, name in enumerate(results.models):
+            curve = results.curves.get(name, {}).get(metric)
+            if curve is not None:
+                share = curve["step"] / curve["step"].max()
+                drawing.line(ax, ink, number, list(share), list(curve["value"]))
+        ax.set_xlabel("share of the training")
+        ax.set_xlim(left=0)
+
+    ends = [
+        f"{name} from {curve['value'].iloc[0]:.3f} to {curve['value'].iloc[-1]:.3f}"
+        for name in trained
+        if (curve := results.curves[name].get(metric)) is not None
+    ]
+    return Figure(
+        f"curve-{metric.replace('/', '-')}",
+        f"{title} of all trained models.",
+        f"{title}, first to last logged value: {'; '.join(ends)}.",
+        [Panel(title, draw)],
+        {name: number for number, name in enumerate(results.models) if name in trained},
+    )
+
+
+def _table(results: Results, trained: list[str]) -> Table:
+    rows = []
+    for name in trained:
+        curves = results.curves[name]
+        loss, accuracy = curves.get("validation/loss"), curves.get("validation/accuracy")
+        best = int(accuracy["value"].to_numpy().argmax()) + 1 if accuracy is not None else None
+        train = curves.get("train/loss")
+        rows.append(
+            [
+                name,
+                "" if accuracy is None else f"{len(accuracy)}",
+                "" if best is None else f"{best}",
+                "" if accuracy is None else f"{accuracy['value'].max():.3f}",
+                "" if loss is None else f"{loss['value'].min():.3f}",
+                "" if loss is None else f"{loss['value'].iloc[-1]:.3f}",
+                "" if train is None else f"{train['value'].iloc[-1]:.3f}",
+            ]
+        )
+    return Table(
+        "epochs",
+        "Epochs, and where the losses ended.",
+        [
+            "model",
+            "epochs",
+            "best epoch",
+            "its val. accuracy",
+            "lowest val. loss",
+            "last val. loss",
+            "last training loss",
+        ],
+        rows,
+    )

@@ -1,0 +1,166 @@
+"""Experiments with made-up outcomes, written as the stages write them, for tests of the report."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.report import MODELS
+
+OFFICIAL = {
+    "reviews": {
+        "source": "hub",
+        "repository": "cornell-movie-review-data/rotten_tomatoes",
+        "revision": "a" * 40,
+    },
+    "backbone": {
+        "source": "hub",
+        "repository": "distilbert/distilbert-base-uncased",
+        "revision": "b" * 40,
+    },
+}
+OWN = {
+    "reviews": {"source": "local", "path": "my_reviews", "sha256": {"train.csv": "0" * 64}},
+    "backbone": {"source": "local", "path": "my_backbone", "sha256": "1" * 64},
+}
+PARAMETERS = {"svm": 385, "finetune-head": 148_610, "finetune-full": 22_713_218}
+
+CLAIMS = {
+    "merge": {"model": "lora", "largest_logit_difference": 1.2e-6, "reviews": 1060},
+    "swap": {
+        "adapters": ["lora-2e-5", "lora-2e-4", "lora"],
+        "largest_score_difference": 1e-7,
+        "predictions_that_differ": 0,
+    },
+}
+MIXED = {
+    "device": "cpu, 2 threads",
+    "fp32": {"samples_per_second": 90.0, "peak_memory_mb": 1900.0},
+    "mixed": {"precision": "bf16", "samples_per_second": 150.0, "peak_memory_mb": 1100.0},
+}
+
+
+def write_claims(path: Path) -> None:
+    """What the stage that measures claims would write, in the project at `path`."""
+    (path / "metrics/costs").mkdir(parents=True, exist_ok=True)
+    (path / "metrics/claims.json").write_text(json.dumps(CLAIMS))
+    (path / "metrics/costs/claims.json").write_text(json.dumps(MIXED))
+
+
+def write(
+    path: Path,
+    *,
+    wrong: dict[str, Sequence[int] | int],
+    labels: Sequence[str] = ("negative", "positive"),
+    count: int = 1000,
+    texts: Sequence[str] | None = None,
+    provenance: dict | None = None,
+    epochs: int = 3,
+) -> Path:
+    """A project whose models are wrong on the reviews `wrong` of validation and of test alike: a
+    list of them, or so many of the first."""
+    texts = texts or [" ".join(["word"] * (1 + row % 30)) for row in range(count)]
+    numbers = np.arange(count) % len(labels)
+    names = np.array(labels, dtype=object)
+    for folder in ("metrics/costs", "data/raw", "data/predictions"):
+        (path / folder).mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({"text": texts, "label": numbers}), path / "data/raw/test.parquet")
+    _json(path / "data/raw/about.json", {"labels": list(labels), "reviews": {}})
+    facts = {
+        "reviews": count,
+        "labels": {name: int((numbers == n).sum()) for n, name in enumerate(labels)},
+        "words": {"mean": 15.5, "p5": 2.0, "p50": 15.0, "p95": 29.0, "p100": 30.0},
+        "duplicates": 0,
+        "empty": 0,
+    }
+    across = {"train_validation": 0, "train_test": 0, "validation_test": 0}
+    splits = dict.fromkeys(("train", "validation", "test"), facts)
+    _json(
+        path / "metrics/download.json",
+        (provenance or OWN) | splits | {"duplicates_across_splits": across},
+    )
+    write_claims(path)
+    for name in MODELS:
+        rows = wrong.get(name, 0)
+        rows = list(range(rows)) if isinstance(rows, int) else list(rows)
+        predicted = numbers.copy()
+        predicted[rows] = (numbers[rows] + 1) % len(labels)
+        score = np.linspace(0.55, 0.99, count)
+        table = pd.DataFrame(
+            {
+                "index": np.arange(count),
+                "label": names[numbers],
+                "prediction": names[predicted],
+                "score": score,
+            }
+        )
+        both = pd.concat([table.assign(split=split) for split in ("validation", "test")])
+        columns = ["split", "index", "label", "prediction", "score"]
+        both[columns].to_csv(path / f"data/predictions/{name}.csv", index=False)
+        accuracy = 1 - len(rows) / count
+        scores = dict.fromkeys(("accuracy", "f1", "precision", "recall"), accuracy)
+        _json(path / f"metrics/{name}.json", {"validation": scores, "test": scores})
+        _json(
+            path / f"metrics/costs/{name}.json",
+            {
+                "trainable_parameters": PARAMETERS.get(name, 222_338),
+                "total_parameters": 22_786_946,
+                "seconds": 100.0,
+                "samples_per_second": 100.0,
+                "size_bytes": 91_577_736 if name.startswith("finetune") else 1_611_253,
+                "peak_memory_mb": 1000.0,
+                "precision": "fp32",
+                "device": "cpu, 2 threads",
+            },
+        )
+        if name != "svm":
+            _curves(path / "data/curves" / name / "plots/metrics", epochs)
+    return path
+
+
+def change(path: Path, file: str, **values) -> None:
+    """Other values in a JSON file of the project."""
+    content = json.loads((path / file).read_text())
+    _json(path / file, content | values)
+
+
+def _json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content))
+
+
+def _curves(directory: Path, epochs: int) -> None:
+    for name, start in (("train/loss", 0.7), ("validation/loss", 0.7), ("validation/accuracy", 0)):
+        file = directory / f"{name}.tsv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        key = name.partition("/")[2]
+        rows = [f"{10 * epoch}\t{abs(start - 0.1 * epoch):.3f}" for epoch in range(1, epochs + 1)]
+        file.write_text("\n".join([f"step\t{key}", *rows]) + "\n")
+
+
+HOSTILE = [
+    "<script>alert(1)</script> & <img src=x onerror=alert(2)> &amp; </td></table>",
+    "| a pipe | *star* _under_ ~~gone~~ `code` ``` [link](javascript:alert(3)) ![i](http://x.y/z)",
+    "www.example.com https://example.com someone@example.org @someone #12 :smile: $x^2$ <!-- no",
+    "\u0641\u064a\u0644\u0645 \u0631\u0627\u0626\u0639 \u202e turned round",
+    "\U0001f600 \U0001f3ac great \u65e5\u672c\u8a9e",
+    "a line\nanother\tone\r\n# no heading\x07",
+    "\\| escaped already \\",
+    "long " * 4000,
+    "unbroken" * 200,
+]
+HOSTILE_LABELS = ("neg|ative <b>", "neutral $x$", "sehr \U0001f600 *gut* [x](y)")
+
+
+def write_hostile(path: Path) -> Path:
+    """Three labels and few reviews with all that could break a page, trained for one epoch."""
+    texts = [*HOSTILE, *(f"review number {row}" for row in range(31))]
+    everyone = list(range(len(HOSTILE)))
+    wrong = {
+        name: everyone + list(range(10 + number, 20 + number, 2))
+        for number, name in enumerate(MODELS)
+    }
+    return write(path, wrong=wrong, labels=HOSTILE_LABELS, count=40, texts=texts, epochs=1)
