@@ -17,6 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from stages.lib import about, exploration, outputs, params, reviews, stage
+from stages.lib.errors import InputError
+from stages.lib.params import Backbone
 from stages.lib.sources import hub, local, pypi
 
 RAW = Path("data/raw")
@@ -31,19 +33,48 @@ warning: distilbert-base-uncased on the official splits, but are not comparable 
 warning: 'source: pypi' in params.yaml chooses this source, 'source: hub' insists on the Hub."""
 
 
+def only_on_the_hub(backbone: Backbone) -> str:
+    """What is asked for that the embedded source lacks, as named in params.yaml; else ""."""
+    if local.is_given(Path(backbone.path)) or hub.is_official_backbone(backbone.hub):
+        return ""
+    return f"backbone.hub: {backbone.hub}"
+
+
 @functools.cache
-def remote(source: str) -> ModuleType:
-    """The module of the source, the same one for reviews and backbone."""
+def remote(source: str, particular: str) -> ModuleType:
+    """The module of the source, the same one for reviews and backbone.
+
+    `particular` is what only the Hub has: then nothing else will do.
+    """
     if source == "pypi":
+        if particular:
+            raise InputError(
+                f"params.yaml: source: 'pypi' is wrong: {particular} takes 'hub' or 'auto'"
+            )
         return pypi
     try:
-        hub.check_reachable()
-    except hub.Unreachable:
+        hub.check_reachable(official=not particular)
+    except hub.Unreachable as error:
+        if particular:
+            raise InputError(f"{error}; check the network: {particular} is on the Hub") from None
         if source == "hub":
-            raise
+            raise InputError(
+                f"{error}; check the network, or set 'source: pypi' in params.yaml"
+            ) from None
         print(FALLBACK, file=sys.stderr)
         return pypi
     return hub
+
+
+def get_backbone(
+    backbone: Backbone, source: str, particular: str, directory: Path
+) -> dict[str, Any]:
+    """Fill `directory` with the backbone that wins: the user's own, else that of the source."""
+    if local.is_given(Path(backbone.path)):
+        return local.backbone(Path(backbone.path), directory)
+    if remote(source, particular) is hub:
+        return hub.backbone(directory, backbone.hub)
+    return pypi.backbone(directory)
 
 
 def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -54,19 +85,17 @@ def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     p = params.load("source", "dataset", "backbone")
 
-    own_reviews, own_backbone = Path(p.dataset.path), Path(p.backbone.path)
+    own_reviews = Path(p.dataset.path)
+    particular = only_on_the_hub(p.backbone)
     if local.is_given(own_reviews):
         splits, reviews_from = local.reviews(own_reviews)
     else:
-        splits, reviews_from = remote(p.source).reviews()
+        splits, reviews_from = remote(p.source, particular).reviews()
     if p.dataset.subset:
         splits = {name: reviews.subset(table, p.dataset.subset) for name, table in splits.items()}
 
     with outputs.replacing_directory(BACKBONE) as directory:
-        if local.is_given(own_backbone):
-            backbone_from = local.backbone(own_backbone, directory)
-        else:
-            backbone_from = remote(p.source).backbone(directory)
+        backbone_from = get_backbone(p.backbone, p.source, particular, directory)
         about.write(directory, _lasting(backbone_from))
     with outputs.replacing_directory(RAW) as directory:
         for name, table in splits.items():

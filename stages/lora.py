@@ -22,31 +22,43 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAMES = ("lora-2e-5", "lora-2e-4", "lora")
-# Trained and saved whole beside the adapters: both layers of DistilBERT's classification head.
-HEAD = ["pre_classifier", "classifier"]
+# Where the adapters go: to the projections to queries and values. ModernBERT has one layer for
+# those and the keys.
+AUTO = {
+    "distilbert": ["q_lin", "v_lin"],
+    "bert": ["query", "value"],
+    "roberta": ["query", "value"],
+    "electra": ["query", "value"],
+    "modernbert": ["Wqkv"],
+}
 
 
 def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
     """`model` with adapters of LoRA (https://arxiv.org/abs/2106.09685) on the targets.
 
-    Raises InputError when the model has no module of a target's name.
+    The head is trained and saved whole beside them. Raises InputError when the backbone has no
+    layer of a target's name.
     """
     from peft import LoraConfig, TaskType, get_peft_model
     from torch.nn import Linear
 
-    linear = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, Linear)}
-    if missing := sorted(set(settings.targets) - linear):
+    from stages.lib import classifier
+
+    targets = AUTO[model.config.model_type] if settings.targets == "auto" else settings.targets
+    modules = model.base_model.named_modules()
+    linear = {name.rpartition(".")[2] for name, m in modules if isinstance(m, Linear)}
+    if missing := sorted(set(targets) - linear):
         raise InputError(
             f"params.yaml: lora targets: the backbone has no {missing[0]!r}; "
-            f"it has {', '.join(sorted(linear - set(HEAD)))}"
+            f"it has {', '.join(sorted(linear))}"
         )
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=settings.r,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=settings.targets,
-        modules_to_save=HEAD,
+        target_modules=targets,
+        modules_to_save=classifier.head(model),
     )
     return get_peft_model(model, config)
 

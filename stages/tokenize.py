@@ -26,12 +26,12 @@ METRICS = Path("metrics/tokenize.json")
 def main() -> None:
     p = params.load("tokenize")
     from datasets import Dataset
-    from transformers import AutoConfig, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(BACKBONE)
+    from stages.lib import tokenizer as tokenizers
+
+    tokenizer = tokenizers.load(BACKBONE)
     limit = p.tokenize.max_length
-    config = AutoConfig.from_pretrained(BACKBONE)
-    longest = min(config.max_position_embeddings, tokenizer.model_max_length)
+    longest = tokenizers.longest(tokenizer, BACKBONE)
     if limit > longest:
         raise InputError(
             f"params.yaml: tokenize.max_length: {limit} is wrong: it should be at most the "

@@ -85,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         known, directory = self.server.hub.repositories.get((kind, name), (None, None))
         if directory is None:
             self.fail(404, "RepoNotFound", "Repository not found")
-        elif revision != known:
+        elif revision not in (known, "main"):
             self.fail(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return None
         return directory
@@ -106,7 +106,7 @@ class Handler(BaseHTTPRequestHandler):
         body, facts = path.read_bytes(), _describe(path)
         headers = {
             "ETag": f'"{facts["lfs"]["oid"] if "lfs" in facts else facts["oid"]}"',
-            "X_Repo_Commit": revision,
+            "X_Repo_Commit": self.server.hub.repositories[kind, name][0],
             "Accept_Ranges": "bytes",
         }
         if match := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
+from stages.lib import tokenizer as tokenizers
 from stages.lib.errors import InputError
 
 PROBE = ["a gorgeous, witty, seductive movie", "simplistic, silly and tedious"]
@@ -14,16 +15,19 @@ PROBE = ["a gorgeous, witty, seductive movie", "simplistic, silly and tedious"]
 def load_verified(directory: Path) -> tuple[PreTrainedModel, int, dict[str, Any]]:
     """The backbone in eval mode and float32, its padding id, and the facts that were verified.
 
-    Raises InputError when weights are missing, when the tokenizer has more tokens than the
-    embedding has rows, when the last hidden state of a known batch is not [batch, tokens, dim], or
-    when it is not finite.
+    A pooler, which comes after the hidden states, is left out. Raises InputError when weights are
+    missing, when the tokenizer has more tokens than the embedding has rows or is not what
+    `tokenizer.load` expects, when the last hidden state of a known batch is not [batch, tokens,
+    dim], or when it is not finite.
     """
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer = tokenizers.load(directory)
     model, report = AutoModel.from_pretrained(
         directory, dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )
     model.eval()
-    if missing := sorted(report["missing_keys"]):
+    if hasattr(model, "pooler"):
+        model.pooler = None
+    if missing := sorted(name for name in report["missing_keys"] if name in model.state_dict()):
         raise InputError(f"{directory}: the weights lack {missing[0]} and {len(missing) - 1} more")
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
@@ -31,20 +35,18 @@ def load_verified(directory: Path) -> tuple[PreTrainedModel, int, dict[str, Any]
             f"{directory}: the tokenizer has {len(tokenizer)} tokens but the embedding has {rows} "
             "rows; they do not belong together"
         )
-    if tokenizer.pad_token_id is None:
-        raise InputError(f"{directory}: the tokenizer has no padding token")
     batch = tokenizer(PROBE, padding=True, return_tensors="pt", return_token_type_ids=False)
     with torch.inference_mode():
         hidden = model(**batch).last_hidden_state
-    expected = (*batch["input_ids"].shape, model.config.dim)
+    expected = (*batch["input_ids"].shape, model.config.hidden_size)
     if hidden.shape != expected:
         raise InputError(f"{directory}: hidden state is {tuple(hidden.shape)}, expected {expected}")
     if not hidden.isfinite().all():
         raise InputError(f"{directory}: hidden states are not finite: the weights are broken")
     facts = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "layers": model.config.n_layers,
-        "dim": model.config.dim,
+        "layers": model.config.num_hidden_layers,
+        "dim": model.config.hidden_size,
         "vocabulary": len(tokenizer),
         "embedding_rows": rows,
         "probe_shape": list(hidden.shape),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import safetensors
 import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
@@ -25,6 +26,24 @@ def create(labels: Sequence[str]) -> PreTrainedModel:
         dtype=torch.float32,
         use_safetensors=True,
     )
+
+
+def head(model: PreTrainedModel) -> list[str]:
+    """Names of the modules that are trained where the backbone is frozen: those after it, and its
+    pooler where the backbone's weights lack one, so that it was drawn as the head was."""
+    names = [
+        name
+        for name, child in model.named_children()
+        if child is not model.base_model and any(True for _ in child.parameters())
+    ]
+    if getattr(model.base_model, "pooler", None) is not None and not _brings_a_pooler():
+        names.append("pooler")
+    return names
+
+
+def _brings_a_pooler() -> bool:
+    with safetensors.safe_open(BACKBONE / "model.safetensors", "pt") as weights:
+        return any("pooler.dense." in name for name in weights.keys())  # noqa: SIM118
 
 
 def parameters(model: torch.nn.Module) -> dict[str, int]:

@@ -1,12 +1,17 @@
-"""DistilBERT's classification head as a model of its own, over cached [CLS] vectors."""
+"""The classification head as a model of its own, over cached [CLS] vectors."""
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, BaseModelOutputWithPooling
+
+from stages.lib import classifier
 
 
 @dataclass(frozen=True)
@@ -29,22 +34,45 @@ def collate(rows: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
     return {"cls": torch.from_numpy(np.stack(cls)), "labels": torch.tensor(labels)}
 
 
+class Cached(nn.Module):
+    """In a backbone's place: texts of one token, whose hidden state is known.
+
+    Keeps the backbone's pooler, where it has one.
+    """
+
+    def __init__(self, pooler: nn.Module | None) -> None:
+        super().__init__()
+        self.pooler = pooler
+
+    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutput:
+        """The vectors [reviews, 1, dim] as they are."""
+        if self.pooler is None:
+            return BaseModelOutput(inputs_embeds)
+        return BaseModelOutputWithPooling(inputs_embeds, self.pooler(inputs_embeds))
+
+
 class Head(nn.Module):
-    """The layers of a DistilBertForSequenceClassification after its backbone, not copies of them:
-    training the head trains the model that it was made from."""
+    """A sequence classifier of any family without its backbone.
+
+    What comes after the backbone is the classifier's own code and layers, not copies of them:
+    training the head trains the model that it was made from. A pooler that the backbone brought
+    along stays frozen as the rest of it.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.pre_classifier = model.pre_classifier
-        self.dropout = model.dropout
-        self.classifier = model.classifier
+        pooler = getattr(model.base_model, "pooler", None)
+        if pooler is not None:
+            pooler.requires_grad_("pooler" in classifier.head(model))
+        self.classifier = copy.copy(model)
+        self.classifier._modules = model._modules | {model.base_model_prefix: Cached(pooler)}
 
     def forward(
         self, cls: torch.Tensor, labels: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         """Logits [reviews, labels] of [CLS] vectors [reviews, dim], with the loss where labels are
         given."""
-        logits = self.classifier(self.dropout(self.pre_classifier(cls).relu()))
+        logits = self.classifier(inputs_embeds=cls[:, None]).logits
         if labels is None:
             return {"logits": logits}
         return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
@@ -54,5 +82,5 @@ class Head(nn.Module):
 def logits(head: Head, split: Vectors) -> np.ndarray:
     """Float32 [reviews, labels]."""
     head.eval()
-    device = head.classifier.weight.device
+    device = next(head.parameters()).device
     return head(torch.from_numpy(split.cls).to(device))["logits"].cpu().numpy()

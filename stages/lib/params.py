@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from stages.lib import pipeline
 from stages.lib.errors import InputError
@@ -31,6 +32,16 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _check_targets(value: Any) -> Any:
+    if value == "auto" or (value and isinstance(value, list) and all(map(_is_name, value))):
+        return value
+    raise PydanticCustomError("targets", "should be 'auto' or a list of layers' names")
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -42,6 +53,7 @@ class Dataset(Section):
 
 class Backbone(Section):
     path: Name
+    hub: Name
 
 
 class Tokenize(Section):
@@ -70,7 +82,7 @@ class Lora(Training):
     r: Count
     alpha: Positive
     dropout: Share
-    targets: Annotated[list[Name], Field(min_length=1)]
+    targets: Annotated[Literal["auto"] | list[str], BeforeValidator(_check_targets)]
 
 
 class Params(BaseModel):

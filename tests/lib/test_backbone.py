@@ -65,11 +65,3 @@ def test_a_tokenizer_that_does_not_fit_the_embedding_is_refused(directory):
         f"the tokenizer has {rows + 1} tokens but the embedding has {rows} rows; "
         "they do not belong together"
     )
-
-
-def test_a_tokenizer_without_padding_is_refused(directory):
-    path = directory / "tokenizer_config.json"
-    config = json.loads(path.read_text())
-    del config["pad_token"]
-    path.write_text(json.dumps(config))
-    assert fails(directory) == "the tokenizer has no padding token"

@@ -46,13 +46,22 @@ def change(content, path, value):
         ("lora.r", 8.5, "lora.r: 8.5 is wrong: it should be a valid integer"),
         ("lora.epochs", True, "lora.epochs: True is wrong: it should be a valid integer"),
         ("lora.dropout", 1.0, "lora.dropout: 1.0 is wrong: it should be less than 1"),
-        ("lora.targets", "q_lin", "lora.targets: 'q_lin' is wrong: it should be a valid list"),
-        ("lora.targets", [1], "lora.targets.0: 1 is wrong: it should be a valid string"),
+        (
+            "lora.targets",
+            "q_lin",
+            "lora.targets: 'q_lin' is wrong: it should be 'auto' or a list of layers' names",
+        ),
+        (
+            "lora.targets",
+            ["q_lin", 1],
+            "lora.targets: ['q_lin', 1] is wrong: it should be 'auto' or a list of layers' names",
+        ),
         (
             "lora.targets",
             [],
-            "lora.targets: [] is wrong: it should have at least 1 item after validation, not 0",
+            "lora.targets: [] is wrong: it should be 'auto' or a list of layers' names",
         ),
+        ("backbone.hub", None, "backbone.hub: None is wrong: it should be a valid string"),
         ("dataset.path", "", "dataset.path: '' is wrong: it should have at least 1 character"),
         ("lora.lrr", 1, "lora.lrr: unknown parameter; did you mean 'lr'?"),
         ("lora", 3, "lora: 3 is wrong: it should be a section with parameters"),
@@ -98,7 +107,7 @@ SECTION = st.fixed_dictionaries(
         "r": st.integers(1, 10**6),
         "alpha": st.floats(1e-12, 1e6) | st.integers(1, 10**6),
         "dropout": st.floats(0, 0.999),
-        "targets": st.lists(st.text("abcq_", min_size=1), min_size=1),
+        "targets": st.just("auto") | st.lists(st.text("abcq_", min_size=1), min_size=1),
     }
 )
 
@@ -186,5 +195,5 @@ def test_the_published_pair_differs_in_the_learning_rate_alone(content):
         "r": 8,
         "alpha": 16,
         "dropout": 0.1,
-        "targets": ["q_lin", "v_lin"],
+        "targets": "auto",
     }

@@ -1,5 +1,5 @@
 """Where reviews and backbone come from: the Hub, a Python package index, or local files.
 
 Each source is a module with two functions: `reviews()` gives the splits and where they came from,
-`backbone(directory)` fills a directory with a DistilBERT and says where that came from.
+`backbone(directory)` fills a directory with an encoder and says where that came from.
 """

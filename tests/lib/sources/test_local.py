@@ -112,5 +112,6 @@ def test_another_architecture_is_refused(backbone, tmp_path):
     config = json.loads((backbone / "config.json").read_text())
     (backbone / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
     assert fails(local.backbone, backbone, tmp_path) == (
-        f"backbone.path: {backbone}/config.json: model_type is 'gpt2', expected 'distilbert'"
+        f"backbone.path: {backbone}/config.json: model_type is 'gpt2', expected one of "
+        "'distilbert', 'bert', 'roberta', 'electra', 'modernbert'"
     )

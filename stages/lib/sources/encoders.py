@@ -1,0 +1,66 @@
+"""The encoders that a backbone may be, and the files of one: what all sources check the same."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from stages.lib.errors import InputError
+
+# By `model_type` in config.json. `AUTO` in stages/lora.py says where the adapters of each go.
+FAMILIES = ("distilbert", "bert", "roberta", "electra", "modernbert")
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+# What there is of them is taken; pickles never are.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+)
+# A tokenizer can be made from any of these.
+_TOKENIZERS = ({"tokenizer.json"}, {"vocab.txt"}, {"vocab.json", "merges.txt"})
+
+
+def check_files(names: set[str], where: str) -> None:
+    """Raise InputError unless there are a config, safetensors weights and a tokenizer."""
+    if CONFIG not in names:
+        raise InputError(f"{where} lacks {CONFIG}")
+    if WEIGHTS not in names:
+        pickled = sorted(name for name in names if name.endswith(".bin"))
+        hint = (
+            f"; {pickled[0]} is pickled and is not read: save it as safetensors" if pickled else ""
+        )
+        raise InputError(f"{where} lacks {WEIGHTS}{hint}")
+    if not any(files <= names for files in _TOKENIZERS):
+        raise InputError(f"{where} lacks tokenizer.json")
+
+
+def read_config(path: Path, where: str) -> dict[str, Any]:
+    """The content of config.json. Raises InputError for what is none of the `FAMILIES`."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        kind = config["model_type"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{where} does not say a model_type") from None
+    if kind not in FAMILIES:
+        known = ", ".join(map(repr, FAMILIES))
+        raise InputError(f"{where}: model_type is {kind!r}, expected one of {known}")
+    return config
+
+
+def install(paths: dict[str, Path], config: dict[str, Any], directory: Path) -> None:
+    """Copy files, by the names they are to have, to `directory`.
+
+    ModernBERT's config is made to say that a classifier reads [CLS]: the mean over the tokens,
+    which some of its checkpoints ask for, is not what the cached features are.
+    """
+    for name, path in paths.items():
+        shutil.copyfile(path, directory / name)
+    if config.get("classifier_pooling", "cls") != "cls":
+        text = json.dumps(config | {"classifier_pooling": "cls"}, indent=2, ensure_ascii=False)
+        (directory / CONFIG).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,327 @@
+"""Every architecture that a backbone may have, through the stages: miniatures with random weights
+and tokenizers of their own kind."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import OPINIONS, WORDS, Project, use_small_data, write_reviews
+from test_models import positive, predictions, scores, texts
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerFast,
+    pipeline,
+)
+
+from stages import download, extract_cls_features, finetune_full, finetune_head, lora, tokenize
+from stages.lib import classifier, dropout, features, head, params
+from stages.lib import tokenizer as tokenizers
+from stages.lib.errors import InputError
+from stages.lib.sources import encoders
+
+FAMILIES = {"distilbert": "DistilBert", "bert": "Bert", "roberta": "Roberta",
+            "electra": "Electra", "modernbert": "ModernBert"}  # fmt: skip
+BRACKETS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+ANGLES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+# Positions; RoBERTa starts to count them behind its padding token's.
+TOKENS = 64
+SHAPE = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": TOKENS,
+}
+OF_FAMILY = {
+    "distilbert": {"dim": 32, "hidden_dim": 64, "n_heads": 4, "n_layers": 2,
+                   "max_position_embeddings": TOKENS},
+    "bert": SHAPE,
+    "roberta": SHAPE | {"max_position_embeddings": TOKENS + 2, "type_vocab_size": 1},
+    "electra": SHAPE | {"embedding_size": 16},
+    # Two windows of different widths, as the real ones, and their pooling.
+    "modernbert": SHAPE | {"local_attention": 4, "global_attn_every_n_layers": 2,
+                           "attention_dropout": 0.1, "classifier_dropout": 0.1,
+                           "classifier_pooling": "mean"},
+}  # fmt: skip
+HEADS = {
+    "distilbert": ["pre_classifier", "classifier"],
+    "bert": ["classifier"],
+    "roberta": ["classifier"],
+    "electra": ["classifier"],
+    "modernbert": ["head", "classifier"],
+}
+
+
+def bytes_tokenizer(special):
+    """Byte-level BPE that starts a text with the first of `special` and ends it with the third."""
+    start, pad, end, unknown, mask = special
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    ids = {token: tokenizer.token_to_id(token) for token in (start, end)}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A {end}", special_tokens=list(ids.items())
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=pad, unk_token=unknown, mask_token=mask,
+        cls_token=start, sep_token=end,
+    )  # fmt: skip
+
+
+def make_tokenizer(family, directory):
+    if family == "roberta":
+        # As old repositories have it: vocabulary and merges, no tokenizer.json.
+        fast = bytes_tokenizer(ANGLES)
+        fast.backend_tokenizer.model.save(str(directory))
+        kind = {"tokenizer_class": "RobertaTokenizer"}
+        (directory / "tokenizer_config.json").write_text(json.dumps(kind))
+    elif family == "modernbert":
+        start, pad, end = "[CLS]", "[PAD]", "[SEP]"
+        bytes_tokenizer([start, pad, end, "[UNK]", "[MASK]"]).save_pretrained(directory)
+    else:
+        vocabulary = [*BRACKETS, *WORDS, "##s", "s"]
+        (directory / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        kind = {"tokenizer_class": f"{FAMILIES[family]}Tokenizer", "model_max_length": TOKENS}
+        (directory / "tokenizer_config.json").write_text(json.dumps(kind))
+    return AutoTokenizer.from_pretrained(directory)
+
+
+def make_miniature(family, directory, **changes):
+    tokenizer = make_tokenizer(family, directory)
+    settings = OF_FAMILY[family] | {"pad_token_id": tokenizer.pad_token_id} | changes
+    config = getattr(transformers, f"{FAMILIES[family]}Config")(
+        vocab_size=len(tokenizer), **settings
+    )
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(directory)
+    return directory
+
+
+def read_json(path):
+    return json.loads(Path(path).read_text())
+
+
+def run_stages(project, monkeypatch):
+    """The stages that a backbone goes through, in this process."""
+    monkeypatch.chdir(project.path)
+    download.remote.cache_clear()
+    for main in (download.main, tokenize.main, extract_cls_features.main, finetune_head.main,
+                 finetune_full.main):  # fmt: skip
+        main()
+    monkeypatch.setattr(sys, "argv", ["lora", "lora"])
+    lora.main()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    """A project after the stages on a miniature of the family, as the working directory."""
+    directory = tmp_path_factory.mktemp(request.param)
+    (directory / "miniature").mkdir()
+    miniature = make_miniature(request.param, directory / "miniature")
+    project = Project(directory / "project")
+    use_small_data(project, write_reviews(directory / "reviews"), miniature)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        run_stages(project, patch)
+        yield request.param
+
+
+def test_all_families_are_here_and_have_targets():
+    assert set(FAMILIES) == set(encoders.FAMILIES) == set(lora.AUTO)
+
+
+def test_a_text_starts_with_the_token_whose_state_stands_for_it(family):
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    start, *_, end = tokenizer("a great film")["input_ids"]
+    assert tokenizer.convert_ids_to_tokens([start, end]) == (
+        ["<s>", "</s>"] if family == "roberta" else ["[CLS]", "[SEP]"]
+    )
+
+
+def test_features_are_the_first_tokens_hidden_state(family):
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    batch = tokenizer(texts(), padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        hidden = AutoModel.from_pretrained("data/backbone").eval()(**batch).last_hidden_state
+    assert np.allclose(features.load("test")[0], hidden[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["finetune-head", "finetune-full"])
+def test_a_saved_model_reloads_to_the_reported_scores(family, name):
+    classify = pipeline("text-classification", f"data/models/{name}")
+    expected = predictions(name)
+    for result, row in zip(classify(texts()), expected.itertuples(), strict=True):
+        assert result["label"] == row.prediction
+        assert result["score"] == pytest.approx(row.score, abs=1e-5)
+
+
+def test_an_adapter_reloads_with_its_head_to_the_reported_scores(family):
+    from peft import AutoPeftModelForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained("data/models/lora")
+    model = AutoPeftModelForSequenceClassification.from_pretrained("data/models/lora")
+    assert np.allclose(scores(model, tokenizer), positive(predictions("lora")), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["finetune-head", "finetune-full", "lora"])
+def test_scores_are_written(family, name):
+    written = read_json(f"metrics/{name}.json")
+    right = predictions(name)["label"] == predictions(name)["prediction"]
+    assert written["test"]["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+
+
+def test_logits_of_cached_features_are_those_of_the_whole_model(family):
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    model = AutoModelForSequenceClassification.from_pretrained("data/models/finetune-head").eval()
+    cached = head.logits(head.Head(model), head.Vectors(*features.load("test")))
+    batch = tokenizer(texts(), padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        assert np.allclose(model(**batch).logits, cached, atol=1e-5)
+
+
+def test_training_the_head_leaves_the_backbone_as_it_was(family):
+    before = AutoModelForSequenceClassification.from_pretrained("data/backbone")
+    after = AutoModelForSequenceClassification.from_pretrained("data/models/finetune-head")
+    weights = after.base_model.state_dict()
+    assert all(
+        torch.equal(weights[name], weight)
+        for name, weight in before.base_model.state_dict().items()
+    )
+
+
+def test_lora_trains_adapters_on_the_targets_and_the_head(family):
+    config = read_json("data/models/lora/adapter_config.json")
+    assert set(config["target_modules"]) == set(lora.AUTO[family])
+    assert set(config["modules_to_save"]) >= set(HEADS[family])
+    model = classifier.create(["negative", "positive"])
+    assert classifier.head(model) == HEADS[family]
+    linear = [
+        module
+        for name, module in model.base_model.named_modules()
+        if name.rpartition(".")[2] in lora.AUTO[family]
+    ]
+    assert len(linear) == (2 if family == "modernbert" else 4)
+    adapters = sum(8 * (layer.in_features + layer.out_features) for layer in linear)
+    whole = sum(p.numel() for name in HEADS[family] for p in getattr(model, name).parameters())
+    total = sum(p.numel() for p in model.parameters())
+    counts = classifier.parameters(lora.adapt(model, params.load("lora").lora))
+    assert counts == {"trainable": adapters + whole, "total": total + adapters}
+
+
+def test_named_targets_win_over_auto(family):
+    settings = params.load("lora").lora
+    model = classifier.create(["negative", "positive"])
+    other = {"distilbert": "k_lin", "modernbert": "Wi"}.get(family, "key")
+    adapted = lora.adapt(model, settings.model_copy(update={"targets": [other]}))
+    assert any(f".{other}.lora_A." in name for name, _ in adapted.named_parameters())
+    with pytest.raises(InputError, match=r"lora targets: the backbone has no 'score'; it has .+"):
+        lora.adapt(model, settings.model_copy(update={"targets": ["score"]}))
+
+
+@pytest.fixture
+def pair(family):
+    """Two classifiers of the same weights, one with cheap dropout, and a batch longer than the
+    windows of local attention, with padding."""
+    originals = [classifier.create(["negative", "positive"]) for _ in range(2)]
+    originals[1].load_state_dict(originals[0].state_dict())
+    dropout.make_cheap(originals[1])
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    long = " ".join((OPINIONS[0] + WORDS[:7]) * 2)
+    batch = tokenizer([long, "a witty film"], padding=True, return_tensors="pt",
+                      return_token_type_ids=False)  # fmt: skip
+    return (*originals, batch)
+
+
+def without_dropout(model, rest=0.0):
+    """Of the attention `rest` is kept: as good as none, but it takes the path of training."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = rest if name.endswith(("attention.dropout", "self.dropout")) else 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = rest
+
+
+def test_cheap_dropout_changes_nothing_without_dropout(pair):
+    original, cheap, batch = pair
+    with torch.inference_mode():
+        expected = original.eval()(**batch).logits
+        assert torch.allclose(cheap.eval()(**batch).logits, expected, atol=1e-5)
+    without_dropout(original)
+    without_dropout(cheap, 1e-9)
+    expected, found = (model.train()(**batch).logits for model in (original, cheap))
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_cheap_dropout_drops_in_training(pair, monkeypatch):
+    _, cheap, batch = pair
+    drops = []
+    monkeypatch.setattr(
+        dropout, "_dropout", lambda x, p: drops.append((x.shape, p)) or dropout.dropout(x, p)
+    )
+    first, second = (cheap.train()(**batch).logits for _ in range(2))
+    assert not torch.allclose(first, second, atol=1e-5)
+    tokens = batch["input_ids"].shape[1]
+    # Once a layer in the attention, and nowhere by PyTorch's own.
+    assert drops == [((2, 4, tokens, tokens), 0.1)] * 2 * 2
+    assert not [m for m in cheap.modules() if type(m) is torch.nn.Dropout]
+
+
+def test_the_limit_is_what_the_positions_allow(family):
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    assert tokenizers.longest(tokenizer, "data/backbone") == TOKENS
+    ids = tokenizer(" ".join(WORDS * TOKENS), truncation=True, max_length=TOKENS)["input_ids"]
+    model = AutoModel.from_pretrained("data/backbone").eval()
+    with torch.inference_mode():
+        assert model(torch.tensor([ids])).last_hidden_state.shape == (1, TOKENS, 32)
+
+
+def test_a_modernbert_that_takes_the_mean_is_made_to_take_cls(family):
+    """Else neither the cached features nor an adapter's base would be what the head learns on."""
+    pooling = read_json("data/backbone/config.json").get("classifier_pooling")
+    assert pooling == ("cls" if family == "modernbert" else None)
+
+
+@pytest.fixture(scope="module")
+def without_pooler(tmp_path_factory):
+    """A project after the stages on a BERT that never had a pooler, as after masked language
+    modelling."""
+    directory = tmp_path_factory.mktemp("without_pooler")
+    miniature = directory / "miniature"
+    miniature.mkdir()
+    make_miniature("bert", miniature)
+    AutoModelForMaskedLM.from_pretrained(miniature).save_pretrained(miniature)
+    project = Project(directory / "project")
+    use_small_data(project, write_reviews(directory / "reviews"), miniature)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        run_stages(project, patch)
+        yield
+
+
+def test_a_pooler_that_the_weights_lack_is_trained_and_saved_with_the_head(without_pooler):
+    from peft import AutoPeftModelForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
+    for name, load in (
+        ("finetune-head", AutoModelForSequenceClassification),
+        ("lora", AutoPeftModelForSequenceClassification),
+    ):
+        model = load.from_pretrained(f"data/models/{name}")
+        assert np.allclose(scores(model, tokenizer), positive(predictions(name)), atol=1e-5)
+        costs = read_json(f"metrics/costs/{name}.json")
+        assert costs["trainable_parameters"] >= 32 * 33 + 2 * 33
