@@ -112,26 +112,21 @@ def _other_reviews(dataset: Dataset) -> Reviews:
     repository, commit = _resolve_dataset(dataset.hub)
     config = f", config {dataset.config}" if dataset.config else ""
     where = f"dataset.hub: {repository} at revision {commit[:12]}{config}"
-    found = _load(repository, commit, dataset.config, where)
-    if "train" not in found:
-        raise InputError(f"{where}: no split 'train'; the splits are: {', '.join(found)}")
-    names = _class_names(found["train"].features.get(dataset.label_column))
-    tables, unlabelled = {}, []
-    for split in SPLITS:
-        if split not in found:
-            continue
-        table = found[split].data.table
-        if names and dataset.label_column in table.column_names:
-            numbers = table[dataset.label_column]
-            if split != "train" and pc.all(pc.equal(numbers, -1)).as_py():
-                # A benchmark's test split, whose labels are kept back.
-                unlabelled.append(split)
-                continue
-            table = _with_names(table, dataset.label_column, names, f"{where}: {split}")
-        tables[split] = validate(
-            table, f"{where}: {split}", dataset.text_column, dataset.label_column
-        )
-    places = {split: f"{where}: {split}" for split in tables}
+    loaded = _load(repository, commit, dataset.config, where)
+    if "train" not in loaded:
+        raise InputError(f"{where}: no split 'train'; the splits are: {', '.join(loaded)}")
+    text, label = dataset.text_column, dataset.label_column
+    names = _class_names(loaded["train"].features.get(label))
+    found = {name: loaded[name].data.table for name in SPLITS if name in loaded}
+    # A benchmark's test split, whose labels are kept back.
+    unlabelled = [name for name in found if names and _lacks_labels(found[name], label)]
+    places = {name: f"{where}: {name}" for name in found if name not in unlabelled}
+    tables = {
+        name: validate(_with_names(found[name], label, names, place), place, text, label)
+        for name, place in places.items()
+    }
+    if "train" not in tables:
+        raise InputError(f"{where}: train: all labels are -1, which stands for no label")
     splits, labels, facts = assemble(tables, places, seed=dataset.split_seed, order=names)
     if unlabelled:
         facts["unlabelled"] = f"{' and '.join(unlabelled)} of the dataset not used: no labels"
@@ -213,7 +208,14 @@ def _class_names(feature: Any) -> list[str] | None:
     return names and [name.strip() for name in names]
 
 
-def _with_names(table: pa.Table, column: str, names: list[str], place: str) -> pa.Table:
+def _lacks_labels(table: pa.Table, column: str) -> bool:
+    return column in table.column_names and pc.all(pc.equal(table[column], -1)).as_py()
+
+
+def _with_names(table: pa.Table, column: str, names: list[str] | None, place: str) -> pa.Table:
+    """`table` with the names of a ClassLabel in the stead of its numbers."""
+    if not names or column not in table.column_names:
+        return table
     numbers = table[column]
     unknown = pc.less(numbers, 0)
     if pc.any(unknown).as_py():
