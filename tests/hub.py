@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
 
 Answer = Callable[["Handler"], bool]  # True where the request is done with
 
@@ -50,6 +52,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer()
 
+    def do_POST(self) -> None:
+        length = int(self.headers.get("Content-Length", 0))
+        self.form = parse_qs(self.rfile.read(length).decode())
+        self._answer()
+
     def _answer(self) -> None:
         hub = self.server.hub
         path = self.path.partition("?")[0]
@@ -59,8 +66,14 @@ class Handler(BaseHTTPRequestHandler):
         for pattern, fault in hub.faults.items():
             if re.search(pattern, path) and fault(self):
                 return
-        if tree := re.fullmatch(r"/api/(dataset|model)s/(.+)/tree/([^/]+)", path):
+        if tree := re.fullmatch(r"/api/(dataset|model)s/(.+)/tree/([^/]+)(/.*)?", path):
             self._tree(*tree.groups())
+        elif paths := re.fullmatch(r"/api/(dataset|model)s/(.+)/paths-info/([^/]+)", path):
+            self._paths(*paths.groups())
+        elif info := re.fullmatch(
+            r"/api/(dataset|model)s/([^/]+(?:/[^/]+)?)(?:/revision/(.+))?", path
+        ):
+            self._info(*info.groups())
         elif file := re.fullmatch(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             kind, name, revision, rest = file.groups()
             self._file("dataset" if kind else "model", name, revision, rest)
@@ -73,9 +86,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command != "HEAD":
             self.wfile.write(body)
         return True
+
+    def _json(self, content: Any) -> None:
+        self.say(200, json.dumps(content).encode(), Content_Type="application/json")
 
     def fail(self, status: int, code: str, message: str, **headers: str) -> bool:
         body = json.dumps({"error": message}).encode()
@@ -90,10 +106,23 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return directory
 
-    def _tree(self, kind: str, name: str, revision: str) -> None:
+    def _info(self, kind: str, name: str, revision: str | None) -> None:
+        known, _ = self.server.hub.repositories.get((kind, name), (None, None))
+        if self._repository(kind, name, known if revision in (None, "main") else revision):
+            self._json({"id": name, "sha": known})
+
+    def _tree(self, kind: str, name: str, revision: str, below: str | None) -> None:
+        if not (directory := self._repository(kind, name, revision)):
+            return
+        if below:
+            self.fail(404, "EntryNotFound", "No folders here")
+        else:
+            self._json([_describe(path) for path in sorted(directory.iterdir())])
+
+    def _paths(self, kind: str, name: str, revision: str) -> None:
         if directory := self._repository(kind, name, revision):
-            files = [_describe(path) for path in sorted(directory.iterdir())]
-            self.say(200, json.dumps(files).encode(), Content_Type="application/json")
+            paths = [directory / path for path in self.form["paths"]]
+            self._json([_describe(path) for path in paths if path.is_file()])
 
     def _file(self, kind: str, name: str, revision: str, rest: str) -> None:
         directory = self._repository(kind, name, revision)

@@ -216,7 +216,7 @@ def test_push_and_pull_give_another_clone_everything_without_a_run(after, tmp_pa
         (
             {"dataset__path": "stages"},
             "download",
-            "dataset.path: stages lacks train.parquet or train.csv",
+            "dataset.path: stages lacks train.parquet, train.csv, train.tsv or train.jsonl",
         ),
     ],
 )

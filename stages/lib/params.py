@@ -48,6 +48,11 @@ class Section(BaseModel):
 
 class Dataset(Section):
     path: Name
+    text_column: Name
+    label_column: Name
+    split_seed: Annotated[int, Field(ge=0)]
+    hub: Name
+    config: Name | None
     subset: Annotated[int, Field(ge=2)] | None
 
 

