@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, set_seed
 from stages.lib import (
     about,
     batches,
+    card,
     checkpoints,
     classifier,
     costs,
@@ -41,9 +42,9 @@ def run(
     """
     chosen = precision.resolve(common.precision)
     splits = {split: tokens.load(split) for split in SPLITS}
-    labels = about.read(tokens.TOKENIZED)["labels"]
+    data = about.read(tokens.TOKENIZED)
     set_seed(common.seed)
-    model = adapt(classifier.create(labels))
+    model = adapt(classifier.create(data["labels"]))
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
     seconds = training.train(
@@ -63,12 +64,9 @@ def run(
         inputs=[tokens.TOKENIZED, classifier.BACKBONE],
         collate=tokens.Collator(model.config.pad_token_id),
     )
-    path = classifier.MODELS / name
-    with outputs.replacing_directory(path) as directory:
-        classifier.save(model, directory)
-    scoring.write(
+    scores = scoring.write(
         name,
-        labels,
+        data["labels"],
         {
             split: (
                 splits[split].labels,
@@ -77,12 +75,24 @@ def run(
             for split in ("validation", "test")
         },
     )
+    parameters = classifier.parameters(model)
+    path = classifier.MODELS / name
+    with outputs.replacing_directory(path) as directory:
+        classifier.save(model, directory, data)
+        facts = {
+            "seed": common.seed,
+            "precision": chosen,
+            "trainable_parameters": parameters["trainable"],
+        }
+        card.write(
+            directory, name, data=data, scores=scores, settings=settings.model_dump() | facts
+        )
     costs.write(
         name,
         seconds=seconds,
         samples=len(splits["train"]) * settings.epochs,
         size=path,
-        **classifier.parameters(model),
+        **parameters,
         **precision.describe(chosen),
     )
     checkpoints.remove(name)
