@@ -67,7 +67,7 @@ margins = (cls - svm["mean"]) / svm["scale"] @ svm["coef"].T + svm["intercept"]
 if len(labels) == 2:
     margins = np.hstack([-margins, margins]) / 2
 for scores in softmax(margins / svm["temperature"], axis=1):
-    print({{"label": labels[scores.argmax()], "score": scores.max()}})""",
+    print({{"label": labels[scores.argmax()], "score": float(scores.max())}})""",
 }
 
 
@@ -237,7 +237,10 @@ def _elsewhere(kind: models.Kind, backbone: dict[str, Any]) -> str:
         "hub": "it is the encoder above at that revision",
     }.get(backbone["source"], "it is the local encoder above")
     where = "adapter_config.json names" if kind == "adapter" else "The code above reads"
-    return f"{where} the encoder as `{BACKBONE}`: {which}. Elsewhere, put it there, or change that name."
+    return (
+        f"{where} the encoder as `{BACKBONE}`: {which}. Elsewhere, put it there, or change that "
+        "name."
+    )
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
