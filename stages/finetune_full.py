@@ -3,7 +3,8 @@
     python -m stages.finetune_full
 
 reads    data/tokenized, data/backbone (params: finetune-full, seed, precision)
-writes   data/models/finetune-full/, which pipeline("text-classification", ...) loads as it is
+writes   data/models/finetune-full/, which pipeline("text-classification", ...) loads as it is,
+         and its card
          data/predictions/finetune-full.csv
          data/curves/finetune-full/: loss and validation scores by step
 metrics  metrics/finetune-full.json, metrics/costs/finetune-full.json

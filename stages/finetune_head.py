@@ -6,7 +6,8 @@ With the backbone frozen and in eval mode this is the same computation as traini
 less a forward pass through the backbone in every epoch.
 
 reads    data/features, data/backbone (params: finetune-head, seed)
-writes   data/models/finetune-head/, a whole model for pipeline("text-classification", ...)
+writes   data/models/finetune-head/, a whole model for pipeline("text-classification", ...), and its
+         card
          data/predictions/finetune-head.csv
          data/curves/finetune-head/: loss and validation scores by step
 metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json
@@ -27,6 +28,7 @@ def main() -> None:
     from stages.lib import (
         about,
         batches,
+        card,
         checkpoints,
         classifier,
         costs,
@@ -40,9 +42,9 @@ def main() -> None:
     from stages.lib.splits import SPLITS
 
     splits = {split: head.Vectors(*features.load(split)) for split in SPLITS}
-    labels = about.read(features.FEATURES)["labels"]
+    data = about.read(features.FEATURES)
     set_seed(p.seed)
-    model = classifier.create(labels)
+    model = classifier.create(data["labels"])
     module = head.Head(model)
 
     def lengths(split: head.Vectors) -> np.ndarray:
@@ -64,12 +66,9 @@ def main() -> None:
         inputs=[features.FEATURES, classifier.BACKBONE],
         collate=head.collate,
     )
-    path = classifier.MODELS / NAME
-    with outputs.replacing_directory(path) as directory:
-        classifier.save(model, directory)
-    scoring.write(
+    scores = scoring.write(
         NAME,
-        labels,
+        data["labels"],
         {
             split: (
                 splits[split].labels,
@@ -78,12 +77,19 @@ def main() -> None:
             for split in ("validation", "test")
         },
     )
+    trainable = classifier.parameters(module)["trainable"]
+    path = classifier.MODELS / NAME
+    with outputs.replacing_directory(path) as directory:
+        classifier.save(model, directory, data)
+        facts = {"seed": p.seed, "precision": "fp32", "trainable_parameters": trainable}
+        settings = p.finetune_head.model_dump() | facts
+        card.write(directory, NAME, data=data, scores=scores, settings=settings)
     costs.write(
         NAME,
         seconds=seconds,
         samples=len(splits["train"]) * p.finetune_head.epochs,
         size=path,
-        trainable=classifier.parameters(module)["trainable"],
+        trainable=trainable,
         total=classifier.parameters(model)["total"],
         **precision.describe("fp32"),
     )

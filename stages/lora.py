@@ -5,7 +5,8 @@
 The three stages differ in their section of params.yaml alone.
 
 reads    data/tokenized, data/backbone (params: the stage's section, seed, precision)
-writes   data/models/<stage>/: the adapter with its head, for AutoPeftModelForSequenceClassification
+writes   data/models/<stage>/: the adapter with its head and a card, for
+         AutoPeftModelForSequenceClassification
          data/predictions/<stage>.csv
          data/curves/<stage>/: loss and validation scores by step
 metrics  metrics/<stage>.json, metrics/costs/<stage>.json

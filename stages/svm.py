@@ -2,8 +2,9 @@
 
     python -m stages.svm
 
-reads    data/features (params: svm, seed)
-writes   data/models/svm/: model.safetensors (standardization, hyperplane, temperature), config.json
+reads    data/features, where data/backbone came from (params: svm, seed)
+writes   data/models/svm/: model.safetensors (standardization, hyperplane, temperature),
+         config.json, a model card
          data/predictions/svm.csv
 metrics  metrics/svm.json, metrics/costs/svm.json
 """
@@ -27,10 +28,10 @@ def main() -> None:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    from stages.lib import about, costs, features, linear, scoring
+    from stages.lib import about, card, costs, features, linear, scoring
 
     splits = {name: features.load(name) for name in SPLITS}
-    names = about.read(features.FEATURES)["labels"]
+    data = about.read(features.FEATURES)
 
     start = time.perf_counter()
     vectors, labels = splits["train"]
@@ -56,24 +57,27 @@ def main() -> None:
 
     scaler, svm = model[0], model[1]
     fit = linear.Linear(scaler.mean_, scaler.scale_, svm.coef_, svm.intercept_, temperature)
-    with outputs.replacing_directory(MODEL) as directory:
-        fit.save(directory, names, C=best)
-    scoring.write(
+    scores = scoring.write(
         "svm",
-        names,
+        data["labels"],
         {
             name: (labels, fit.probabilities(vectors))
             for name, (vectors, labels) in splits.items()
             if name != "train"
         },
     )
+    trainable = svm.coef_.size + svm.intercept_.size
+    with outputs.replacing_directory(MODEL) as directory:
+        fit.save(directory, data["labels"], C=best, max_length=data["max_length"])
+        settings = {"C": best, "seed": p.seed, "trainable_parameters": trainable}
+        card.write(directory, "svm", data=data, scores=scores, settings=settings)
     costs.write(
         "svm",
         seconds=seconds,
         samples=len(labels) * len(fitted),
         size=MODEL,
-        trainable=svm.coef_.size + svm.intercept_.size,
-        total=svm.coef_.size + svm.intercept_.size,
+        trainable=trainable,
+        total=trainable,
         precision="fp64",
     )
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import experiment
 import pytest
 from ruamel.yaml import YAML
 
@@ -109,8 +108,6 @@ class Project:
             else:
                 shutil.copy(source, path / name)
         (path / "metrics").mkdir()
-        # Until a stage of the pipeline writes them.
-        experiment.write_claims(path)
         self.git("init", "--quiet")
         self.git("add", ".")
         self.git("commit", "--quiet", "--message", "start")

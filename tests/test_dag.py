@@ -85,7 +85,7 @@ def test_a_bump_of_a_library_runs_what_it_can_change(after):
     path = after.path / "libraries.yaml"
     path.write_text(re.sub(r"peft: .*", "peft: 99.0", path.read_text()))
     status = json.loads(after.dvc("status", "--json").stdout)
-    assert set(status) == {"lora-2e-5", "lora-2e-4", "lora"}
+    assert set(status) == {"lora-2e-5", "lora-2e-4", "lora", "claims"}
     done = after.dvc("repro", "lora", check=False)
     assert done.returncode != 0
     assert re.search(
@@ -100,7 +100,7 @@ def test_lora_at_2e_4_gives_the_numbers_of_lora_2e_4(after):
     after.set(**{f"lora__{key}": value for key, value in published.items() if key != "lr"})
     after.git("commit", "--quiet", "--all", "--message", "as published")
     done = after.dvc("exp", "run", "--set-param", "lora.lr=2e-4")
-    assert stages_run(done) == ["lora", "report"]
+    assert stages_run(done) == ["lora", "claims", "report"]
     assert after.read("params.yaml")["lora"]["lr"] == 2e-4
     assert after.read("metrics/lora.json") == after.read("metrics/lora-2e-4.json")
     predictions = [

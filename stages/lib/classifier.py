@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors
 import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from stages.lib import about
 
 BACKBONE = Path("data/backbone")
 MODELS = Path("data/models")
@@ -57,15 +60,20 @@ def parameters(model: torch.nn.Module) -> dict[str, int]:
     return {"trainable": trainable, "total": sum(count for count, _ in counts)}
 
 
-def save(model: PreTrainedModel, directory: Path) -> None:
-    """Write the model, or the adapter, with its tokenizer: safetensors only, the same bytes for the
-    same weights."""
+def save(model: PreTrainedModel, directory: Path, data: dict[str, Any]) -> None:
+    """Write the model, or the adapter, with its tokenizer and the about.json of its `data`:
+    safetensors only, the same bytes for the same weights.
+
+    The tokenizer's own limit is that of the training.
+    """
     for config in getattr(model, "peft_config", {}).values():
         # A set in PEFT's hands, written in an order that differs between processes.
         config.target_modules = sorted(config.target_modules)
         config.modules_to_save = sorted(config.modules_to_save)
     model.save_pretrained(directory)
-    AutoTokenizer.from_pretrained(BACKBONE).save_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(BACKBONE, model_max_length=data["max_length"])
+    tokenizer.save_pretrained(directory)
+    about.write(directory, data)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -34,14 +34,14 @@ def write(
             "seconds": round(seconds, 2),
             "samples_per_second": round(samples / seconds, 1),
             "size_bytes": sum(file.stat().st_size for file in size.rglob("*") if file.is_file()),
-            "peak_memory_mb": round(_peak_resident_memory() / 1e6, 1),
+            "peak_memory_mb": round(peak_resident_memory() / 1e6, 1),
             "device": "cpu",
         }
         | machine,
     )
 
 
-def _peak_resident_memory() -> int:
-    """Bytes."""
+def peak_resident_memory() -> int:
+    """Bytes, of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

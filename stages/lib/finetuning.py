@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from types import SimpleNamespace
 
-import numpy as np
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, set_seed
 
 from stages.lib import (
     about,
     batches,
+    card,
     checkpoints,
     classifier,
     costs,
@@ -24,9 +23,6 @@ from stages.lib import (
 )
 from stages.lib.params import Training
 from stages.lib.splits import SPLITS
-
-# With padding; of batches without gradients.
-TOKENS_PER_BATCH = 2048
 
 
 def run(
@@ -43,9 +39,9 @@ def run(
     """
     chosen = precision.resolve(common.precision)
     splits = {split: tokens.load(split) for split in SPLITS}
-    labels = about.read(tokens.TOKENIZED)["labels"]
+    data = about.read(tokens.TOKENIZED)
     set_seed(common.seed)
-    model = adapt(classifier.create(labels))
+    model = adapt(classifier.create(data["labels"]))
     first_token.only(model)
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
@@ -58,7 +54,7 @@ def run(
         ),
         validation=training.Split(
             splits["validation"],
-            batches.TokenBudget(splits["validation"].lengths, TOKENS_PER_BATCH),
+            batches.TokenBudget(splits["validation"].lengths, inference.TOKENS_PER_BATCH),
         ),
         settings=settings,
         seed=common.seed,
@@ -66,40 +62,38 @@ def run(
         inputs=[tokens.TOKENIZED, classifier.BACKBONE],
         collate=tokens.Collator(model.config.pad_token_id),
     )
-    path = classifier.MODELS / name
-    with outputs.replacing_directory(path) as directory:
-        classifier.save(model, directory)
-    scoring.write(
+    scores = scoring.write(
         name,
-        labels,
+        data["labels"],
         {
             split: (
                 splits[split].labels,
-                classifier.probabilities(logits(model, splits[split], split)),
+                classifier.probabilities(
+                    # In float32, as who loads the saved model gets them.
+                    inference.logits(model, splits[split].input_ids, description=split)
+                ),
             )
             for split in ("validation", "test")
         },
     )
+    parameters = classifier.parameters(model)
+    path = classifier.MODELS / name
+    with outputs.replacing_directory(path) as directory:
+        classifier.save(model, directory, data)
+        facts = {
+            "seed": common.seed,
+            "precision": chosen,
+            "trainable_parameters": parameters["trainable"],
+        }
+        card.write(
+            directory, name, data=data, scores=scores, settings=settings.model_dump() | facts
+        )
     costs.write(
         name,
         seconds=seconds,
         samples=len(splits["train"]) * settings.epochs,
         size=path,
-        **classifier.parameters(model),
+        **parameters,
         **precision.describe(chosen),
     )
     checkpoints.remove(name)
-
-
-def logits(model: PreTrainedModel, split: tokens.Tokens, description: str) -> np.ndarray:
-    """Float32 [reviews, labels], computed in float32, as who loads the saved model gets them."""
-    model.eval()
-    with tqdm(total=len(split), desc=description, unit="review") as progress:
-        return inference.run(
-            lambda **batch: model(**batch).logits,
-            split.input_ids,
-            pad_token_id=model.config.pad_token_id,
-            tokens_per_batch=TOKENS_PER_BATCH,
-            device=model.device,
-            progress=progress,
-        )

@@ -5,8 +5,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from stages.lib import batches
+
+# With padding; of batches without gradients.
+TOKENS_PER_BATCH = 2048
 
 
 @torch.inference_mode()
@@ -36,3 +40,17 @@ def run(
         progress.update(len(chosen))
     assert result is not None, "there are always rows: empty splits are refused at download"
     return result
+
+
+def logits(model: PreTrainedModel, rows: Sequence[torch.Tensor], *, description: str) -> np.ndarray:
+    """A classifier's logits of token ids, float32 [rows, labels], with a bar of its own."""
+    model.eval()
+    with tqdm(total=len(rows), desc=description, unit="review") as progress:
+        return run(
+            lambda **batch: model(**batch).logits,
+            rows,
+            pad_token_id=model.config.pad_token_id,
+            tokens_per_batch=TOKENS_PER_BATCH,
+            device=model.device,
+            progress=progress,
+        )

@@ -14,8 +14,8 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolve(precision: str) -> str:
-    """'fp32', 'bf16' or 'fp16' for the `precision` of params.yaml.
+def resolve(precision: str, where: str = "params.yaml: precision") -> str:
+    """'fp32', 'bf16' or 'fp16' for the `precision` of params.yaml, or of `where`.
 
     'auto' is fp16 on CUDA (as published), bf16 on a CPU that has it in hardware (AVX512-BF16 or
     AMX), fp32 elsewhere. Raises InputError for what the device cannot do.
@@ -23,13 +23,12 @@ def resolve(precision: str) -> str:
     if device().type == "cuda":
         if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise InputError(
-                "params.yaml: precision: 'bf16' is wrong: this GPU has no bfloat16; "
-                "use auto, fp32 or fp16"
+                f"{where}: 'bf16' is wrong: this GPU has no bfloat16; use auto, fp32 or fp16"
             )
         return "fp16" if precision == "auto" else precision
     if precision == "fp16":
         raise InputError(
-            "params.yaml: precision: 'fp16' is wrong: it needs a CUDA GPU and there is none; "
+            f"{where}: 'fp16' is wrong: it needs a CUDA GPU and there is none; "
             "use auto, fp32 or bf16"
         )
     return _on_cpu() if precision == "auto" else precision

@@ -31,8 +31,8 @@ def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> dict
 
 def write(
     name: str, labels: Sequence[str], results: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> None:
-    """Write metrics/<name>.json and data/predictions/<name>.csv.
+) -> dict[str, dict[str, float]]:
+    """Write metrics/<name>.json and data/predictions/<name>.csv; gives what is in the former.
 
     `results` has for each split the true labels (int [reviews]) and the probabilities (float
     [reviews, labels]); `labels` names them. A row of the predictions has the names of the true and
@@ -62,3 +62,4 @@ def write(
         # Nine significant digits give a float32 back exactly.
         pd.concat(tables).to_csv(aside, index=False, float_format="%.9g", lineterminator="\n")
     outputs.write_json(SCORES / f"{name}.json", metrics)
+    return metrics

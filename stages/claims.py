@@ -1,0 +1,144 @@
+"""Measure what is claimed of adapters and of mixed precision, and training alone does not show.
+
+    python -m stages.claims
+
+- An adapter merged into its base, W' = W + BA, gives the same logits.
+- One base serves several adapters, swapped in place.
+- Mixed precision saves memory and time: a few steps of full training at fp32 and at 16 bit, each in
+  a process of its own, so that its peak of memory is its own.
+
+reads    data/models/lora*, data/backbone, data/tokenized, data/predictions/lora*
+         (params: seed, precision)
+metrics  metrics/claims.json, metrics/costs/claims.json
+"""
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from stages.lib import outputs, params, stage
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+    from stages.lib.tokens import Tokens
+
+MODELS = Path("data/models")
+PREDICTIONS = Path("data/predictions")
+ADAPTERS = ("lora-2e-5", "lora-2e-4", "lora")
+MERGED = "lora"
+METRICS = Path("metrics/claims.json")
+COSTS = Path("metrics/costs/claims.json")
+
+
+def main() -> None:
+    p = params.load("seed", "precision")
+    # First, while this process is small: a peak counts from the process that it was started by.
+    measured = {
+        kind: _in_a_fresh_process(training_costs, kind, p.precision, p.seed)
+        for kind in ("fp32", "mixed")
+    }
+    from stages.lib import precision, tokens
+
+    test = tokens.load("test")
+    facts = {"merge": merging(test), "swap": swapping(test)}
+    outputs.write_json(METRICS, facts)
+    outputs.write_json(COSTS, {"device": precision.describe("fp32")["device"]} | measured)
+
+
+def _in_a_fresh_process(function: Any, *arguments: Any) -> Any:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
+    """Speed and peak memory of full training at fp32, or at the 16 bit of `asked` ('mixed').
+
+    `asked` is the parameter precision; where it is not 16 bit it is what 'auto' is. Without 16 bit
+    in hardware nothing is measured, and the reason given. Raises InputError for what the device
+    cannot do.
+    """
+    from stages.lib import precision
+
+    precision.resolve(asked)
+    if kind == "fp32":
+        from stages.lib import steps
+
+        return steps.measure("fp32", seed)
+    native = precision.resolve("auto")
+    if native == "fp32":
+        return {"precision": None, "reason": "this CPU has no native bf16"}
+    from stages.lib import steps
+
+    chosen = asked if asked in ("bf16", "fp16") else native
+    return {"precision": chosen} | steps.measure(chosen, seed)
+
+
+def merging(test: "Tokens") -> dict[str, Any]:
+    """The largest difference of logits between an adapter on its base and the two as one."""
+    from stages.lib import inference
+
+    model = _with_adapters(MERGED)
+    apart = inference.logits(model, test.input_ids, description="test")
+    merged = inference.logits(model.merge_and_unload(), test.input_ids, description="test")
+    largest = _rounded(abs(merged - apart).max())
+    return {"model": MERGED, "largest_logit_difference": largest, "reviews": len(test)}
+
+
+def swapping(test: "Tokens") -> dict[str, Any]:
+    """All adapters on one base, each switched to: what differs from what its stage reported."""
+    import numpy as np
+    import pandas as pd
+
+    from stages.lib import about, classifier, inference, tokens
+
+    labels = about.read(tokens.TOKENIZED)["labels"]
+    model = _with_adapters(*ADAPTERS)
+    largest, differ = 0.0, 0
+    for adapter in ADAPTERS:
+        model.set_adapter(_name(adapter))
+        probabilities = classifier.probabilities(
+            inference.logits(model, test.input_ids, description="test")
+        )
+        # Labels are text, even those that read as numbers or as missing.
+        table = pd.read_csv(
+            PREDICTIONS / f"{adapter}.csv", dtype={"prediction": str}, keep_default_na=False
+        )
+        reported = table[table["split"] == "test"]
+        predicted = np.array([labels.index(label) for label in reported["prediction"]])
+        differ += int((probabilities.argmax(-1) != predicted).sum())
+        scores = probabilities[np.arange(len(test)), predicted]
+        largest = max(largest, abs(scores - reported["score"].to_numpy()).max())
+    return {
+        "adapters": list(ADAPTERS),
+        "largest_score_difference": _rounded(largest),
+        "predictions_that_differ": differ,
+    }
+
+
+def _with_adapters(*adapters: str) -> "PeftModel":
+    """The base in float32 with these adapters, the first of them active."""
+    from peft import PeftModel
+
+    from stages.lib import about, classifier, precision, tokens
+
+    base = classifier.create(about.read(tokens.TOKENIZED)["labels"])
+    first, *others = adapters
+    model = PeftModel.from_pretrained(base, MODELS / first, adapter_name=_name(first))
+    for other in others:
+        model.load_adapter(MODELS / other, adapter_name=_name(other))
+    return model.to(precision.device()).eval()
+
+
+def _name(adapter: str) -> str:
+    # "lora" would be taken for a part of PEFT's own names.
+    return f"adapter-{adapter}"
+
+
+def _rounded(difference: float) -> float:
+    return float(f"{difference:.2g}")
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,110 @@
+"""stages.claims: what is claimed of adapters and of mixed precision, measured."""
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from stages import claims
+from stages.lib import steps, tokens
+
+
+@pytest.fixture
+def there(after, monkeypatch):
+    monkeypatch.chdir(after.path)
+    return after
+
+
+def change(project, adapter, name, function):
+    """Change the adapter's weights whose names have `name` in them."""
+    path = project.path / f"data/models/{adapter}/adapter_model.safetensors"
+    weights = load_file(path)
+    changed = {key: function(value) for key, value in weights.items() if name in key}
+    assert changed
+    # A new file: DVC may have linked this one to its cache.
+    path.unlink()
+    save_file(weights | changed, path, {"format": "pt"})
+
+
+def test_adapters_on_one_base_give_what_their_stages_reported(ran):
+    facts = ran.read("metrics/claims.json")
+    assert facts["swap"]["adapters"] == ["lora-2e-5", "lora-2e-4", "lora"]
+    assert facts["swap"]["predictions_that_differ"] == 0
+    assert facts["swap"]["largest_score_difference"] < 1e-6
+    assert facts["merge"].keys() == {"model", "largest_logit_difference", "reviews"}
+    assert facts["merge"]["largest_logit_difference"] < 1e-6
+    assert facts["merge"]["reviews"] == 24
+
+
+def test_costs_are_of_the_device_at_both_precisions(ran):
+    costs = ran.read("metrics/costs/claims.json")
+    assert list(costs) == ["device", "fp32", "mixed"]
+    assert costs["fp32"]["samples_per_second"] > 0
+    assert 100 < costs["fp32"]["peak_memory_mb"] < 4000
+    if costs["mixed"]["precision"] is None:
+        assert costs["mixed"]["reason"]
+    else:
+        assert costs["mixed"]["samples_per_second"] > 0
+
+
+@pytest.mark.parametrize("adapter", claims.ADAPTERS)
+def test_an_adapter_that_is_not_the_reported_one_is_seen(there, adapter):
+    test = tokens.load("test")
+    assert claims.swapping(test)["largest_score_difference"] < 1e-6
+    change(there, adapter, ".classifier.weight", lambda weight: -weight)
+    change(there, adapter, ".classifier.bias", lambda bias: 3 - bias)
+    assert claims.swapping(test)["largest_score_difference"] > 1e-3
+
+
+def test_predictions_that_differ_are_counted(there):
+    change(there, "lora", ".classifier.bias", lambda bias: torch.tensor([9.0, -9.0]))
+    table = (there.path / "data/predictions/lora.csv").read_text().splitlines()
+    positive = sum(row.startswith("test,") and ",positive,0" in row for row in table)
+    assert claims.swapping(tokens.load("test"))["predictions_that_differ"] == positive > 0
+
+
+def test_what_merging_loses_is_measured(there):
+    test = tokens.load("test")
+    before = claims.merging(test)["largest_logit_difference"]
+    change(there, "lora", "lora_B", lambda weight: weight + 1e6)
+    change(there, "lora", "lora_A", lambda weight: weight + 1e6)
+    assert claims.merging(test)["largest_logit_difference"] > 100 * max(before, 1e-9)
+
+
+def test_each_measurement_has_a_process_of_its_own():
+    found = {claims._in_a_fresh_process(os.getpid) for _ in range(2)}
+    assert len(found | {os.getpid()}) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "native", "expected"),
+    [("auto", True, "bf16"), ("fp32", True, "bf16"), ("bf16", True, "bf16"), ("bf16", False, None)],
+)
+def test_16_bit_is_measured_where_the_hardware_has_it(monkeypatch, asked, native, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    monkeypatch.setattr(steps, "measure", lambda chosen, seed: {"samples_per_second": 1.0})
+    found = claims.training_costs("mixed", asked, 0)
+    assert found["precision"] == expected
+    assert ("samples_per_second" in found) == native
+    assert ("reason" in found) != native
+
+
+@pytest.mark.parametrize("chosen", ["fp32", "bf16"])
+def test_steps_are_measured_in_the_precision_that_is_named(ran, monkeypatch, chosen):
+    monkeypatch.chdir(ran.path)
+    seen = []
+    linear = torch.nn.functional.linear
+
+    def spy(*args):
+        seen.append(linear(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(torch.nn.functional, "linear", spy)
+    facts = steps.measure(chosen, seed=0)
+    assert facts["samples_per_second"] > 0
+    assert facts["peak_memory_mb"] > 100
+    assert {value.dtype for value in seen} == {
+        {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen]
+    }

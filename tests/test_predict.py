@@ -1,0 +1,297 @@
+"""stages.predict: trained models on texts of one's own."""
+
+import csv
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from peft import PeftModel
+from ruamel.yaml import YAML
+
+from stages import predict
+from stages.lib import models, prediction, texts
+from stages.lib.errors import InputError
+
+GOOD, BAD = "a great witty film", "it is dull and tedious"
+
+
+@pytest.fixture
+def here(ran, monkeypatch):
+    monkeypatch.chdir(ran.path)
+    return ran
+
+
+@pytest.fixture
+def both(here, monkeypatch, capsys):
+    """The command with these arguments, in this process; gives what it printed on both streams."""
+
+    def run(*args, stdin=b""):
+        monkeypatch.setattr(sys, "argv", ["predict", *map(str, args)])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        predict.main()
+        return capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def run(both):
+    """As `both`, gives standard output."""
+    return lambda *args, **options: both(*args, **options).out
+
+
+def lines(*reviews):
+    return "".join(f"{review}\n" for review in reviews).encode()
+
+
+def labels(printed):
+    return [line.partition("\t")[0] for line in printed.splitlines()]
+
+
+def test_the_models_are_the_projects(here):
+    artifacts = YAML(typ="safe").load((here.path / "dvc.yaml").read_text())["artifacts"]
+    assert list(artifacts) == list(models.NAMES)
+
+
+@pytest.mark.parametrize("name", models.NAMES)
+def test_it_predicts_what_the_stage_reported_of_the_test_reviews(run, tmp_path, name):
+    reported = pd.read_csv(f"data/predictions/{name}.csv")
+    reported = reported[reported["split"] == "test"]
+    output = tmp_path / "out.csv"
+    file = "data/raw/test.parquet"
+    run("--model", name, "--file", file, "--output", output, "--precision", "fp32")
+    found = pd.read_csv(output)
+    assert found["text"].tolist() == pd.read_parquet(file)["text"].tolist()
+    assert found["label"].tolist() == reported["prediction"].tolist()
+    assert np.allclose(found["probability"], reported["score"], rtol=0, atol=1e-5)
+
+
+def test_a_text_has_its_label_and_probability_in_its_line(run):
+    label, probability = run("--model", "svm", GOOD).rstrip("\n").split("\t")
+    assert label == "positive"
+    assert 0.5 < float(probability) <= 1
+    assert labels(run("--model", "svm", BAD, GOOD)) == ["negative", "positive"]
+
+
+@pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
+def test_a_model_may_be_named_by_its_path(run, tmp_path, name):
+    elsewhere = shutil.copytree(f"data/models/{name}", tmp_path / "mine")
+    assert run("--model", elsewhere, GOOD, BAD) == run("--model", name, GOOD, BAD)
+
+
+def test_a_classifier_of_others_has_the_labels_and_the_limit_of_its_own(run, tmp_path):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base = AutoModelForSequenceClassification.from_pretrained(
+        "data/backbone", num_labels=3, id2label={0: "x", 1: "y", 2: "z"}
+    )
+    base.save_pretrained(tmp_path)
+    AutoTokenizer.from_pretrained("data/backbone").save_pretrained(tmp_path)
+    (label,) = labels(run("--model", tmp_path, GOOD * 100))
+    assert label in "xyz"
+
+
+def test_what_is_read_and_how_makes_no_difference(run, tmp_path):
+    reviews = [GOOD, BAD, f"{BAD}, {BAD}", GOOD, 'it is "great"']
+    expected = run("--model", "lora", *reviews)
+    assert len(expected.splitlines()) == 5
+    (tmp_path / "a.txt").write_bytes(lines(*reviews))
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "review"], *enumerate(reviews)])
+    pq.write_table(pa.table({"id": range(5), "text": reviews}), tmp_path / "a.parquet")
+    assert run("--model", "lora", "--file", tmp_path / "a.txt") == expected
+    assert run("--model", "lora", stdin=lines(*reviews)) == expected
+    assert run("--model", "lora", "--file", "-", stdin=lines(*reviews)) == expected
+    as_csv = ("--model", "lora", "--text-column", "review")
+    assert run(*as_csv, "--file", tmp_path / "a.csv") == expected
+    assert run(*as_csv, stdin=(tmp_path / "a.csv").read_bytes()) == expected
+    assert run("--model", "lora", "--file", tmp_path / "a.parquet") == expected
+
+
+def test_chunks_change_neither_order_nor_predictions(run, monkeypatch):
+    reviews = [" ".join([[GOOD, BAD][i % 2]] * (1 + 7 * i % 4)) for i in range(23)]
+    expected = run("--model", "svm", stdin=lines(*reviews))
+    assert labels(expected) == [("positive", "negative")[i % 2] for i in range(23)]
+    monkeypatch.setattr(texts, "CHUNK", 4)
+    assert run("--model", "svm", stdin=lines(*reviews)) == expected
+
+
+def test_jsonl_has_text_label_and_probability(run, tmp_path):
+    output = tmp_path / "out.jsonl"
+    assert run("--model", "svm", GOOD, "", "é", "--output", output) == ""
+    rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert [row["text"] for row in rows] == [GOOD, "", "é"]
+    assert list(rows[0]) == ["text", "label", "probability"]
+    assert rows[0]["label"] == "positive"
+    assert rows[1]["label"] is rows[1]["probability"] is None
+
+
+def test_an_empty_text_keeps_its_line_and_has_no_label(both):
+    printed = both("--model", "svm", stdin=lines(GOOD, " ", BAD))
+    assert labels(printed.out) == ["positive", "", "negative"]
+    assert printed.err.endswith("warning: empty texts, which have no label: 1\n")
+
+
+@pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
+def test_a_long_text_is_cut_where_training_did(here, name):
+    """32 tokens, of which two are [CLS] and [SEP]."""
+    kept = ["great"] * 30
+    model = prediction.load(models.MODELS / name, "fp32")
+    first, longer, other = (
+        model.probabilities([" ".join(words)])
+        for words in (kept, [*kept, "dull"], [*kept[:-1], "dull"])
+    )
+    assert np.array_equal(longer, first)
+    assert not np.array_equal(other, first)
+
+
+def test_an_adapter_is_merged(here):
+    assert not isinstance(prediction.load(models.MODELS / "lora", "fp32").network, PeftModel)
+
+
+def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
+    expected = prediction.load(models.MODELS / "lora", "fp32").probabilities([GOOD])
+
+    def merge(self):
+        merged = self.unload()
+        torch.nn.init.constant_(merged.classifier.bias, 5)
+        return merged
+
+    monkeypatch.setattr(PeftModel, "merge_and_unload", merge, raising=False)
+    model = prediction.load(models.MODELS / "lora", "fp32")
+    assert isinstance(model.network, PeftModel)
+    assert np.allclose(model.probabilities([GOOD]), expected, atol=1e-6)
+
+
+def test_bf16_is_close_to_fp32(run):
+    reviews = ("--model", "finetune-full", GOOD, BAD)
+    found, expected = (
+        [float(line.split("\t")[1]) for line in run(*reviews, "--precision", name).splitlines()]
+        for name in ("bf16", "fp32")
+    )
+    assert found != expected
+    assert np.allclose(found, expected, atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--model", "bert", GOOD],
+            "--model bert: no such model or directory; the models are svm, finetune-head, "
+            "finetune-full, lora-2e-5, lora-2e-4, lora",
+        ),
+        (["--model", "svm", "--file", "no.csv"], "no.csv: no such file"),
+        (["--model", "svm", "--file", "data"], "data: not a file"),
+        (
+            ["--model", "svm", "--file", "dvc.yaml"],
+            "dvc.yaml: '.yaml' cannot be read; it should be .txt, .csv or .parquet",
+        ),
+        (
+            ["--model", "svm", "--file", "data/raw/test.parquet", "--text-column", "review"],
+            "data/raw/test.parquet: no column 'review'; the columns are: text, label",
+        ),
+        (
+            ["--model", "svm", "--file", "data/raw/test.parquet", "--text-column", "label"],
+            "data/raw/test.parquet: column 'label' holds int64, expected text",
+        ),
+        (["--model", "svm"], "standard input: no texts in it"),
+        (["--model", "svm", GOOD, "--file", "-"], "texts and --file: give one of them"),
+        (["--model", "svm", "data/predictions/svm.csv"], "is a file: --file data/predictions/svm"),
+        (["--model", "svm", GOOD, "--output", "out.txt"], "it should end in .csv or .jsonl"),
+        (["--model", "data/raw", GOOD], "data/raw: not a model: no config.json or adapter_config"),
+        (["--model", "data/backbone", GOOD], "data/backbone: no trained classifier"),
+        (
+            ["--model", "svm", GOOD, "--precision", "fp16"],
+            "--precision: 'fp16' is wrong: it needs a CUDA GPU",
+        ),
+    ],
+    ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
+)
+def test_a_wrong_input_is_one_line(run, monkeypatch, args, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError) as error:
+        run(*args)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_is_not_here_is_said_with_how_to_get_it(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"'dvc repro lora' trains it, 'dvc pull data/models/lora"):
+        run("--model", "lora", GOOD)
+
+
+@pytest.mark.parametrize("name", ["svm", "lora"])
+def test_a_model_without_its_base_says_so(run, here, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"data/backbone'? is not here; run from the"):
+        run("--model", here.path / "data/models" / name, GOOD)
+
+
+def test_an_adapter_without_its_head_is_refused(run, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    directory = shutil.copytree("data/models/lora", tmp_path / "lora")
+    weights = load_file(directory / "adapter_model.safetensors")
+    left = {name: tensor for name, tensor in weights.items() if ".classifier." not in name}
+    assert len(left) == len(weights) - 2
+    save_file(left, directory / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"no trained classifier: its weights lack classifier\."):
+        run("--model", directory, GOOD)
+
+
+def test_pickled_weights_are_not_read(run, tmp_path):
+    directory = shutil.copytree("data/models/lora", tmp_path / "lora")
+    (directory / "adapter_model.safetensors").rename(directory / "adapter_model.bin")
+    with pytest.raises(InputError, match=r"no adapter_model\.safetensors; weights in another"):
+        run("--model", directory, GOOD)
+
+
+def test_an_output_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "CHUNK", 2)
+    output = tmp_path / "out.csv"
+    output.write_text("before")
+    with pytest.raises(InputError, match=r"^standard input: line 5: not UTF-8$"):
+        run("--model", "svm", "--output", output, stdin=lines(*[GOOD] * 4) + b"\xff\n")
+    assert output.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_a_reader_that_leaves_early_is_no_error(here, tmp_path):
+    (tmp_path / "a.txt").write_bytes(lines(*[GOOD] * 5000))
+    command = f"python -m stages.predict --model svm --file {tmp_path}/a.txt | head -n 1"
+    done = here.run("bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}", check=False)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+def test_an_interrupt_ends_it_quietly(here, tmp_path):
+    command = [sys.executable, "-m", "stages.predict", "--model", "svm"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, cwd=here.path, **pipes) as process:
+        process.stdin.write(lines(*[GOOD] * texts.CHUNK))
+        process.stdin.flush()
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b""
+    assert process.returncode == 130
+
+
+def test_a_mistake_is_said_before_torch_is_imported(here):
+    code = "import sys, stages.predict; assert 'torch' not in sys.modules"
+    here.run("python", "-c", code)
+    done = here.run("python", "-m", "stages.predict", "--model", "x", "y", check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --model x: ")
+    assert done.stderr.count("\n") == 1
