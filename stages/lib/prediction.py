@@ -57,7 +57,7 @@ class Model:
             pad_token_id=self.tokenizer.pad_token_id,
             tokens_per_batch=inference.TOKENS_PER_BATCH,
             device=self.network.device,
-            progress=progress or tqdm(disable=True),
+            progress=tqdm(disable=True) if progress is None else progress,
         )
         return self.finish(values)
 
