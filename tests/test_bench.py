@@ -1,0 +1,102 @@
+"""bench: samples of reviews, the references, and what the report says of the figures."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT, write_reviews
+
+from bench import compare, markdown, project
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    """Twelve reviews a split, as data/raw has them, for bench.project."""
+    directory = tmp_path / "data/raw"
+    write_reviews(directory, size=12)
+    for path in directory.glob("*.csv"):
+        pd.read_csv(path).to_parquet(path.with_suffix(".parquet"))
+    monkeypatch.setattr(project, "ROOT", tmp_path)
+    return directory
+
+
+def test_a_sample_larger_than_the_reviews_repeats_them_with_two_words_swapped(raw, tmp_path):
+    sizes = {"train": 36, "validation": 5, "test": 12}
+    directory = project.sample(tmp_path / "sample", sizes)
+    tables = {split: pq.read_table(directory / f"{split}.parquet") for split in sizes}
+    assert {split: table.num_rows for split, table in tables.items()} == sizes
+    whole = pq.read_table(raw / "train.parquet")
+    words = sorted(sorted(text.split()) for text in whole["text"].to_pylist())
+    sampled = sorted(sorted(text.split()) for text in tables["train"]["text"].to_pylist())
+    assert sampled == sorted(3 * words)
+    first, second = (tables["train"]["text"].to_pylist()[at : at + 12] for at in (0, 12))
+    assert sorted(first) == sorted(whole["text"].to_pylist())
+    assert first != second
+
+
+@pytest.mark.parametrize("way", ["tokenize", "pipeline", "head", "lora"])
+def test_a_reference_gives_time_samples_and_accuracy(raw, miniature, way):
+    settings = {
+        "reviews": str(raw),
+        "backbone": str(miniature),
+        "epochs": 1,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "weight_decay": 0.01,
+        "warmup": 0.0,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.theirs", way],
+        cwd=ROOT,
+        input=json.dumps(settings),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["seconds"] > 0
+    assert result["samples"] == (36 if way in ("tokenize", "pipeline") else 12)
+    if way != "tokenize":
+        assert 0 <= result["accuracy"] <= 1
+
+
+def row(ours, theirs):
+    timed = {"median": 2.0, "min": 1.0, "max": 3.0}
+    figures = {
+        f"{side}_{figure}": timed
+        for side in ("ours", "theirs")
+        for figure in ("seconds", "reviews_per_second", "process_seconds")
+    }
+    accuracies = {
+        "ours_accuracy": compare._interval(ours, 1000),
+        "theirs_accuracy": compare._interval(theirs, 1000),
+    }
+    return {"ours": "lora", "theirs": "lora", "ratio": timed} | figures | accuracies
+
+
+def report(*rows):
+    machine = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
+    spread = {"median": 2.0, "min": 1.0, "max": 3.0}
+    section = {
+        "rows": list(rows),
+        "head_with_extraction": 3.0,
+        "dag": {"ours": spread, "theirs": spread, "ratio": 1.0},
+        "rounds": 3,
+        "train": 100,
+        "test": 1000,
+        "date": "2026-01-01",
+    }
+    return markdown.write({"machine": machine, "embedded": section})
+
+
+def test_accuracies_agree_where_their_intervals_overlap():
+    assert "0.800 / 0.810, agree" in report(row(0.80, 0.81))
+    assert "0.700 / 0.810, differ" in report(row(0.70, 0.81))
+
+
+def test_the_spread_is_beside_the_median():
+    assert "2.0 (1.0 to 3.0)" in report(row(0.8, 0.8))
+    assert compare.spread([3, 1, 2]) == {"median": 2, "min": 1, "max": 3}
