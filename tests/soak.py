@@ -30,10 +30,11 @@ def hashes(project: Project) -> dict[str, str]:
     }
 
 
-def start(project: Project) -> subprocess.Popen:
+def start(project: Project, *stages: str) -> subprocess.Popen:
+    """`dvc repro`, of all stages or up to these."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
-        ["dvc", "repro"],
+        ["dvc", "repro", *stages],
         cwd=project.path,
         env=os.environ | {"PATH": path},
         stdout=subprocess.DEVNULL,

@@ -37,7 +37,7 @@ def test_a_sample_larger_than_the_reviews_repeats_them_with_two_words_swapped(ra
     assert first != second
 
 
-@pytest.mark.parametrize("way", ["tokenize", "pipeline", "head", "lora"])
+@pytest.mark.parametrize("way", ["tokenize", "pipeline", "lora"])
 def test_a_reference_gives_time_samples_and_accuracy(raw, miniature, way):
     settings = {
         "reviews": str(raw),

@@ -73,9 +73,9 @@ def test_a_change_of_svm_C_runs_svm_and_report(after):
 def test_going_back_takes_the_result_from_the_run_cache(after):
     before = after.read("metrics/svm.json")
     after.set(svm__C=1e-6)
-    after.dvc("repro")
+    after.dvc("repro", "svm")
     after.git("checkout", "params.yaml")
-    done = after.dvc("repro")
+    done = after.dvc("repro", "svm")
     assert "svm" not in stages_run(done)
     assert after.read("metrics/svm.json") == before
 
@@ -126,7 +126,7 @@ def test_metrics_diff_names_model_split_and_score(after):
     branch = after.git("branch", "--show-current").strip()
     after.git("checkout", "--quiet", "-b", "try")
     after.set(svm__C=1e-7)
-    after.dvc("repro")
+    after.dvc("repro", "svm")
     after.git("commit", "--quiet", "--all", "--message", "try")
     diff = json.loads(after.dvc("metrics", "diff", branch, "--json").stdout)
     assert "test.accuracy" in diff["metrics/svm.json"]

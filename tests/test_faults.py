@@ -40,9 +40,9 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(after, 
     longer = {f"{section}__epochs": 40}
     whole = after.copy(tmp_path / "whole")
     whole.set(**longer)
-    whole.dvc("repro")
+    whole.dvc("repro", name)
     kill_after_checkpoint(after, name, **longer)
-    done = after.dvc("repro")
+    done = after.dvc("repro", name)
     assert re.search(
         rf"^going on from tmp/checkpoints/{name}/\w+/checkpoint-\d+$", done.stderr, re.M
     )
@@ -53,7 +53,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(after, 
 def test_a_checkpoint_of_other_parameters_is_not_resumed(after):
     kill_after_checkpoint(after, "lora", lora__epochs=40)
     after.set(lora__epochs=3)
-    assert "going on from" not in after.dvc("repro").stderr
+    assert "going on from" not in after.dvc("repro", "lora").stderr
 
 
 def test_kills_at_random_moments_change_nothing(ran, tmp_path):
@@ -110,7 +110,7 @@ def test_a_full_disk_is_one_line_and_outputs_come_back(after, name):
 
 def test_two_runs_at_once_do_not_mix(after):
     after.set(lora__epochs=40)
-    first = soak.start(after)
+    first = soak.start(after, "lora")
     while not (after.path / "tmp/checkpoints/lora").exists():
         assert first.poll() is None
         time.sleep(0.05)
@@ -119,7 +119,7 @@ def test_two_runs_at_once_do_not_mix(after):
     assert "is busy, it is being blocked by" in second.stderr
     _, stderr = first.communicate()
     assert first.returncode == 0, stderr
-    assert stages_run(after.dvc("repro")) == []
+    assert stages_run(after.dvc("repro", "lora")) == []
 
 
 @pytest.fixture
