@@ -84,13 +84,17 @@ def sides(project: Project, rounds: int, *, whole_dag: bool) -> dict[str, Any]:
     theirs: dict[str, list[dict[str, float]]] = {name: [] for _, name in PAIRS}
     dag: list[float] = []
     settings = _settings(project)
-    for _ in tqdm(range(rounds), unit="round"):
+    for seed in tqdm(range(rounds), unit="round"):
+        # One epoch of few reviews: the seed alone moves scores by some points, on both sides.
+        project.set(None, seed=seed)
         for name in SCRIPTS:
             done = run_stage(project, name)
             ours[name].append(work(project, name) | {"process": done.seconds})
             for reference in (theirs_name for ours_name, theirs_name in PAIRS if ours_name == name):
                 done = project.module(
-                    "bench.theirs", reference, stdin=json.dumps(settings[reference])
+                    "bench.theirs",
+                    reference,
+                    stdin=json.dumps(settings[reference] | {"seed": seed}),
                 )
                 result = json.loads(done.stdout.splitlines()[-1])
                 theirs[reference].append(result | {"process": done.seconds})
@@ -161,7 +165,8 @@ def _row(
         row[f"{side}_reviews_per_second"] = spread([samples / run["seconds"] for run in runs])
         row[f"{side}_process_seconds"] = spread([run["process"] for run in runs])
         if "accuracy" in runs[0]:
-            row[f"{side}_accuracy"] = _interval(runs[0]["accuracy"], tests)
+            mean = statistics.mean(run["accuracy"] for run in runs)
+            row[f"{side}_accuracy"] = _interval(mean, tests)
     row["ratio"] = spread(
         [one["seconds"] / two["seconds"] for one, two in zip(theirs, ours, strict=True)]
     )

@@ -84,8 +84,9 @@ def _sides(name: str, section: dict[str, Any]) -> str:
 ## Side by side on {SHAPES[name]}
 
 {section["rounds"]} rounds in turns on {section["train"]:,} training reviews, one epoch; medians \
-(least to most) of the work itself, without imports and loading. Accuracies agree where their 95% \
-intervals (Wilson, {section["test"]:,} test reviews) overlap. {section["date"]}.
+(least to most) of the work itself, without imports and loading. Accuracies are means over the \
+rounds, each with a seed of its own on both sides, and agree where their 95% intervals (Wilson, \
+{section["test"]:,} test reviews) overlap. {section["date"]}.
 
 {_table(rows)}
 

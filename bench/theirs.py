@@ -2,8 +2,8 @@
 
     python -m bench.theirs {tokenize,pipeline,pipeline-32,head,full,lora} < settings.json
 
-Nothing of the stages is used here. The settings name the data, the backbone, the batch size, the
-epochs and the learning rate; a line of JSON with seconds, samples and the test accuracy goes to
+Nothing of the stages is used here. The settings name the data, the backbone, the seed, the batch
+size, the epochs and the learning rate; a line of JSON with seconds, samples and the test accuracy goes to
 standard output. The time is that of the work itself, without imports and loading.
 """
 
@@ -30,20 +30,25 @@ from transformers import (
 )
 
 
-def load(settings: SimpleNamespace) -> DatasetDict:
+def load(settings: SimpleNamespace, **options: str) -> DatasetDict:
     files = {
         split: f"{settings.reviews}/{split}.parquet" for split in ("train", "validation", "test")
     }
-    return DatasetDict({split: Dataset.from_parquet(path) for split, path in files.items()})
+    return DatasetDict(
+        {split: Dataset.from_parquet(path, **options) for split, path in files.items()}
+    )
 
 
 def tokenize(settings: SimpleNamespace) -> dict[str, Any]:
-    dataset = load(settings)
     tokenizer = AutoTokenizer.from_pretrained(settings.backbone)
-    start = time.perf_counter()
-    for split in dataset.values():
-        split.map(lambda row: tokenizer(row["text"], truncation=True, max_length=128))
-    seconds = time.perf_counter() - start
+    # From files to files, as the stage does it.
+    with tempfile.TemporaryDirectory() as directory:
+        start = time.perf_counter()
+        dataset = load(settings, cache_dir=directory)
+        for name, split in dataset.items():
+            encoded = split.map(lambda row: tokenizer(row["text"], truncation=True, max_length=128))
+            encoded.to_parquet(f"{directory}/{name}.parquet")
+        seconds = time.perf_counter() - start
     return {"seconds": seconds, "samples": sum(dataset.num_rows.values())}
 
 
@@ -84,7 +89,7 @@ def train(
     dataset = dataset.map(
         lambda batch: tokenizer(batch["text"], truncation=True, max_length=128), batched=True
     )
-    torch.manual_seed(0)
+    torch.manual_seed(settings.seed)
     model = adapt(
         AutoModelForSequenceClassification.from_pretrained(settings.backbone, num_labels=2)
     )
@@ -108,7 +113,7 @@ def train(
                 eval_strategy="epoch",
                 save_strategy="epoch",
                 report_to="none",
-                seed=0,
+                seed=settings.seed,
             ),
             train_dataset=dataset["train"],
             eval_dataset=dataset["validation"],

@@ -42,6 +42,7 @@ def test_a_reference_gives_time_samples_and_accuracy(raw, miniature, way):
     settings = {
         "reviews": str(raw),
         "backbone": str(miniature),
+        "seed": 0,
         "epochs": 1,
         "batch_size": 4,
         "lr": 1e-3,
