@@ -3,8 +3,8 @@
     python -m bench.theirs {tokenize,pipeline,pipeline-32,head,full,lora} < settings.json
 
 Nothing of the stages is used here. The settings name the data, the backbone, the seed, the batch
-size, the epochs and the learning rate; a line of JSON with seconds, samples and the test accuracy goes to
-standard output. The time is that of the work itself, without imports and loading.
+size, the epochs and the learning rate; a line of JSON with seconds, samples and the test accuracy
+goes to standard output. The time is that of the work itself, without imports and loading.
 """
 
 import json
