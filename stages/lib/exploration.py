@@ -43,7 +43,7 @@ def _describe_split(texts: list[str], numbers: np.ndarray, labels: Sequence[str]
     }
 
 
-def distribution(lengths: list[int]) -> dict[str, float]:
+def distribution(lengths: Sequence[int] | np.ndarray) -> dict[str, float]:
     """Mean and percentiles, rounded to two decimals."""
     percentiles = np.percentile(lengths, PERCENTILES)
     return {
