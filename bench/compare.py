@@ -206,7 +206,7 @@ def growth(one: Project, ten: Project) -> dict[str, Any]:
     for sizes in measured.values():
         for figure in ("seconds", "memory_mb"):
             sizes[f"{figure}_ratio"] = round(sizes["x10"][figure] / sizes["x1"][figure], 2)
-    return {"stages": measured}
+    return {"reviews": _reviews(one, "train"), "stages": measured}
 
 
 def memory(project: Project) -> dict[str, Any]:
