@@ -15,14 +15,18 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from bench import compare, markdown, project
 from stages.lib import outputs
+from stages.lib.splits import SPLITS
 
 WORK = Path("tmp/bench").resolve()
 RESULTS = Path("metrics/bench.json")
 REPORT = Path("metrics/bench.md")
 SECTIONS = {
     "embedded": "each stage against the tutorials' way, on the backbone of data/backbone",
+    "all": "what is too quick for a part of the reviews, on all of them",
     "base": "the same on DistilBERT-base's shapes with random weights",
     "roofline": "FLOP/s over those of a matrix product",
     "growth": "time and memory at ten times the data",
@@ -37,7 +41,7 @@ def main() -> None:
     parser.add_argument("--reviews", type=int, default=1024, help="training reviews")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     args = parser.parse_args()
-    if not Path("data/raw/train.parquet").is_file() or not Path("data/backbone").is_dir():
+    if not all(map(Path.is_file, raw().values())) or not Path("data/backbone").is_dir():
         sys.exit("error: data/raw and data/backbone are not here: dvc repro download")
 
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -56,10 +60,21 @@ def main() -> None:
     print(REPORT.read_text())
 
 
+def raw() -> dict[str, Path]:
+    """The files of data/raw."""
+    return {split: project.ROOT / "data/raw" / f"{split}.parquet" for split in SPLITS}
+
+
 def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
     """The figures of a section."""
     embedded = project.ROOT / "data/backbone"
     base = WORK / "base"
+    if section == "all":
+        sizes = {split: pq.read_metadata(file).num_rows for split, file in raw().items()}
+        there = project.Project(
+            WORK / section, project.sample(WORK / "all-reviews", sizes), embedded
+        )
+        return compare.sides(there, rounds, compare.QUICK, whole_dag=False)
     if section in ("embedded", "base"):
         # DistilBERT-base computes four times as much a token, and with random weights no score
         # means anything: fewer reviews of both.

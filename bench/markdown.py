@@ -28,6 +28,11 @@ ROOFS = {
     "embedded": {"extraction": 0.55, "full": 0.35, "lora": 0.35},
     "base": {"extraction": 0.65, "full": 0.35, "lora": 0.35},
 }
+TITLES = {
+    "embedded": "on the backbone of data/backbone",
+    "all": "on all reviews: what is too quick for a part of them",
+    "base": "on DistilBERT-base's shapes",
+}
 SHAPES = {"embedded": "the backbone of data/backbone", "base": "DistilBERT-base's shapes"}
 
 
@@ -42,6 +47,7 @@ def write(results: dict[str, Any]) -> str:
     ]
     for name, says in (
         ("embedded", _sides),
+        ("all", _sides),
         ("base", _sides),
         ("roofline", _roofline),
         ("growth", _growth),
@@ -81,7 +87,7 @@ def _sides(name: str, section: dict[str, Any]) -> str:
         for row in section["rows"]
     ]
     return f"""\
-## Side by side on {SHAPES[name]}
+## Side by side {TITLES[name]}
 
 {section["rounds"]} rounds in turns on {section["train"]:,} training reviews, one epoch; medians \
 (least to most) of the work itself, without imports and loading. Accuracies are means over the \
@@ -90,7 +96,7 @@ rounds, each with a seed of its own on both sides, and agree where their 95% int
 
 {_table(rows)}
 
-The head with extraction's time added: {section["head_with_extraction"]:g}.\
+The head with extraction's time added: {section["head_with_extraction"]:g} times.\
 {_dag(section["dag"]) if "dag" in section else ""}"""
 
 

@@ -98,6 +98,20 @@ def test_accuracies_agree_where_their_intervals_overlap():
     assert "0.700 / 0.810, differ" in report(row(0.70, 0.81))
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_head_with_extraction_takes_the_times_of_the_same_rounds(known):
+    class Once:
+        def read(self, path):
+            assert path == "metrics/costs/extract-cls-features.json"
+            return {"seconds": 9.0}
+
+    ours = {"finetune-head": [{"seconds": 1.0}]}
+    theirs = {"head": [{"seconds": 20.0}]}
+    rounds = {"extract-cls-features": [{"seconds": 4.0}]} if known else {}
+    found = compare._head_with_extraction(Once(), ours | rounds, theirs)
+    assert found == (4.0 if known else 2.0)
+
+
 def test_the_spread_is_beside_the_median():
     assert "2.0 (1.0 to 3.0)" in report(row(0.8, 0.8))
     assert compare.spread([3, 1, 2]) == {"median": 2, "min": 1, "max": 3}
