@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from bench import compare, markdown, project
+from bench import cache, compare, markdown, project
 from stages.lib import outputs
 from stages.lib.splits import SPLITS
 
@@ -31,6 +31,7 @@ SECTIONS = {
     "roofline": "FLOP/s over those of a matrix product",
     "growth": "time and memory at ten times the data",
     "memory": "peak memory by stage and precision",
+    "cache": "DVC's hashing, copies and links of a gigabyte",
     "nothing": "dvc repro with nothing to do against dvc status",
 }
 
@@ -108,6 +109,8 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
             project.Project(WORK / "x10", large, embedded),
         )
     there = project.Project(WORK / section, data, embedded)
+    if section == "cache":
+        return cache.measure(there)
     return compare.memory(there) if section == "memory" else compare.nothing(there, rounds)
 
 

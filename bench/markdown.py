@@ -52,6 +52,7 @@ def write(results: dict[str, Any]) -> str:
         ("roofline", _roofline),
         ("growth", _growth),
         ("memory", _memory),
+        ("cache", _cache),
         ("nothing", _nothing),
     ):
         if name in results:
@@ -173,6 +174,22 @@ def _memory(_: str, section: dict[str, Any]) -> str:
 
 Peak of each stage (on a CPU of the process, libraries included; on a GPU of what PyTorch \
 allocated). LoRA takes {lora / full:.0%} of what full fine-tuning takes, in fp32. {section["date"]}.
+
+{_table(rows)}"""
+
+
+def _cache(_: str, section: dict[str, Any]) -> str:
+    rows = [
+        {"a gigabyte as": layout, "cache.type": link}
+        | {f"{command}, s": f"{value:.1f}" for command, value in seconds.items()}
+        for layout, links in section["layouts"].items()
+        for link, seconds in links.items()
+    ]
+    return f"""\
+## DVC's cache
+
+Whole commands on a gigabyte of random bytes; after "touched", DVC cannot trust what it knows of a \
+file and hashes it again. {section["date"]}.
 
 {_table(rows)}"""
 

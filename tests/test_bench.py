@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, write_reviews
 
-from bench import compare, markdown, project
+from bench import compare, markdown, plan, project
 
 
 @pytest.fixture
@@ -115,3 +115,14 @@ def test_the_head_with_extraction_takes_the_times_of_the_same_rounds(known):
 def test_the_spread_is_beside_the_median():
     assert "2.0 (1.0 to 3.0)" in report(row(0.8, 0.8))
     assert compare.spread([3, 1, 2]) == {"median": 2, "min": 1, "max": 3}
+
+
+def test_time_and_price_of_more_reviews_follow_from_what_a_stage_did(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "COSTS", tmp_path)
+    for name in plan.STEPS:
+        (tmp_path / f"{name}.json").write_text('{"samples_per_second": 100.0}')
+    found = plan.table(0.5, [1e6, 7.2e7]).iloc[0]
+    # 100 reviews a second are 360,000 an hour, 720,000 a euro.
+    assert found["reviews/euro"] == "720,000"
+    assert found["1,000,000"] == "3 hours, 1.4 euros"
+    assert found["72,000,000"] == "8 days, 100 euros"
