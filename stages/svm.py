@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODEL = Path("data/models/svm")
 # Training reviews. LinearSVC keeps about 25 bytes of memory a number, and the cross-validation fits
 # it five times more: docs/scale.md has time and memory of both.
-IN_MEMORY = 50_000
+IN_MEMORY = 20_000
 
 
 def main() -> None:

@@ -28,14 +28,14 @@ def peak(path, code):
     return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def project(path, **changes):
+def project(directory, **changes):
     """params.yaml with changes of the section `dataset`, and nothing else."""
-    path.mkdir()
+    directory.mkdir()
     yaml = YAML()
     content = yaml.load(ROOT / "params.yaml")
     content["dataset"].update(changes)
-    yaml.dump(content, path / "params.yaml")
-    return path
+    yaml.dump(content, directory / "params.yaml")
+    return directory
 
 
 def write_features(path, count):
