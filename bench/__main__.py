@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import compare, markdown, project
+from bench import compare, corpus, markdown, project
 from stages.lib import outputs
 
 WORK = Path("tmp/bench").resolve()
@@ -27,6 +27,7 @@ SECTIONS = {
     "roofline": "FLOP/s over those of a matrix product",
     "growth": "time and memory at ten times the data",
     "memory": "peak memory by stage and precision",
+    "corpus": "time and memory of the stages before the networks at 50,000 and 1,000,000 reviews",
     "nothing": "dvc repro with nothing to do against dvc status",
 }
 
@@ -60,6 +61,8 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
     """The figures of a section."""
     embedded = project.ROOT / "data/backbone"
     base = WORK / "base"
+    if section == "corpus":
+        return corpus.measure(WORK)
     if section in ("embedded", "base"):
         # DistilBERT-base computes four times as much a token, and with random weights no score
         # means anything: fewer reviews of both.
