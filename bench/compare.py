@@ -33,6 +33,8 @@ PAIRS = (
     ("finetune-full", "full"),
     ("lora", "lora"),
 )
+# So fast that on a part of the reviews the time is that of their start.
+QUICK = (("tokenize", "tokenize"), ("finetune-head", "head"))
 
 
 def machine() -> dict[str, Any]:
@@ -74,23 +76,27 @@ def work(project: Project, name: str) -> dict[str, float]:
     }
 
 
-def sides(project: Project, rounds: int, *, whole_dag: bool) -> dict[str, Any]:
-    """Each stage against theirs, one epoch of training, and the whole DAG against their sum."""
+def sides(
+    project: Project, rounds: int, pairs: tuple[tuple[str, str], ...] = PAIRS, *, whole_dag: bool
+) -> dict[str, Any]:
+    """Stages against theirs, one epoch of training, and the whole DAG against their sum."""
     for name in TRAINED:
         project.set(name, epochs=1)
     project.set("svm", C=[0.01])
     project.module("stages.download")
-    ours: dict[str, list[dict[str, float]]] = {name: [] for name in SCRIPTS}
-    theirs: dict[str, list[dict[str, float]]] = {name: [] for _, name in PAIRS}
+    run_stage(project, "tokenize")
+    run_stage(project, "extract-cls-features")
+    ours: dict[str, list[dict[str, float]]] = {name: [] for name, _ in pairs}
+    theirs: dict[str, list[dict[str, float]]] = {name: [] for _, name in pairs}
     dag: list[float] = []
     settings = _settings(project)
     for seed in tqdm(range(rounds), unit="round"):
         # One epoch of few reviews: the seed alone moves scores by some points, on both sides.
         project.set(None, seed=seed)
-        for name in SCRIPTS:
+        for name, runs in ours.items():
             done = run_stage(project, name)
-            ours[name].append(work(project, name) | {"process": done.seconds})
-            for reference in (theirs_name for ours_name, theirs_name in PAIRS if ours_name == name):
+            runs.append(work(project, name) | {"process": done.seconds})
+            for reference in (theirs_name for ours_name, theirs_name in pairs if ours_name == name):
                 done = project.module(
                     "bench.theirs",
                     reference,
@@ -101,28 +107,35 @@ def sides(project: Project, rounds: int, *, whole_dag: bool) -> dict[str, Any]:
         if whole_dag:
             dag.append(_whole_dag(project))
     tests = _reviews(project, "test")
-    rows = [
-        _row(name, reference, ours[name], theirs[reference], tests) for name, reference in PAIRS
-    ]
-    sums = [
-        sum(theirs[name][number]["process"] for name in ("tokenize", "pipeline", "head", "full"))
-        + 3 * theirs["lora"][number]["process"]
-        for number in range(rounds)
-    ]
-    extraction = statistics.median(run["seconds"] for run in ours["extract-cls-features"])
-    head = statistics.median(run["seconds"] for run in ours["finetune-head"])
-    reference = statistics.median(run["seconds"] for run in theirs["head"])
-    result = {
-        "rows": rows,
-        "head_with_extraction": round(reference / (head + extraction), 2),
+    result: dict[str, Any] = {
+        "rows": [
+            _row(name, reference, ours[name], theirs[reference], tests) for name, reference in pairs
+        ],
+        "head_with_extraction": _head_with_extraction(project, ours, theirs),
         "rounds": rounds,
         "train": _reviews(project, "train"),
         "test": tests,
     }
     if whole_dag:
+        once = ("tokenize", "pipeline", "head", "full")
+        sums = [
+            sum(theirs[name][number]["process"] for name in once)
+            + 3 * theirs["lora"][number]["process"]
+            for number in range(rounds)
+        ]
         ratio = round(statistics.median(sums) / statistics.median(dag), 2)
         result["dag"] = {"ours": spread(dag), "theirs": spread(sums), "ratio": ratio}
     return result
+
+
+def _head_with_extraction(project: Project, ours: dict[str, Any], theirs: dict[str, Any]) -> float:
+    """How much longer theirs takes than our head and the extraction of its features."""
+    runs = ours.get("extract-cls-features", [work(project, "extract-cls-features")])
+    extraction, head, reference = (
+        statistics.median(run["seconds"] for run in part)
+        for part in (runs, ours["finetune-head"], theirs["head"])
+    )
+    return round(reference / (head + extraction), 2)
 
 
 def _reviews(project: Project, split: str) -> int:
@@ -206,7 +219,7 @@ def growth(one: Project, ten: Project) -> dict[str, Any]:
     for sizes in measured.values():
         for figure in ("seconds", "memory_mb"):
             sizes[f"{figure}_ratio"] = round(sizes["x10"][figure] / sizes["x1"][figure], 2)
-    return {"stages": measured}
+    return {"reviews": _reviews(one, "train"), "stages": measured}
 
 
 def memory(project: Project) -> dict[str, Any]:

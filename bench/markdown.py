@@ -28,6 +28,11 @@ ROOFS = {
     "embedded": {"extraction": 0.55, "full": 0.35, "lora": 0.35},
     "base": {"extraction": 0.65, "full": 0.35, "lora": 0.35},
 }
+TITLES = {
+    "embedded": "on the backbone of data/backbone",
+    "all": "on all reviews: what is too quick for a part of them",
+    "base": "on DistilBERT-base's shapes",
+}
 SHAPES = {"embedded": "the backbone of data/backbone", "base": "DistilBERT-base's shapes"}
 
 
@@ -42,11 +47,13 @@ def write(results: dict[str, Any]) -> str:
     ]
     for name, says in (
         ("embedded", _sides),
+        ("all", _sides),
         ("base", _sides),
         ("roofline", _roofline),
         ("growth", _growth),
         ("memory", _memory),
         ("corpus", _corpus),
+        ("cache", _cache),
         ("nothing", _nothing),
     ):
         if name in results:
@@ -82,7 +89,7 @@ def _sides(name: str, section: dict[str, Any]) -> str:
         for row in section["rows"]
     ]
     return f"""\
-## Side by side on {SHAPES[name]}
+## Side by side {TITLES[name]}
 
 {section["rounds"]} rounds in turns on {section["train"]:,} training reviews, one epoch; medians \
 (least to most) of the work itself, without imports and loading. Accuracies are means over the \
@@ -91,7 +98,7 @@ rounds, each with a seed of its own on both sides, and agree where their 95% int
 
 {_table(rows)}
 
-The head with extraction's time added: {section["head_with_extraction"]:g}.\
+The head with extraction's time added: {section["head_with_extraction"]:g} times.\
 {_dag(section["dag"]) if "dag" in section else ""}"""
 
 
@@ -192,6 +199,22 @@ def _corpus(_: str, section: dict[str, Any]) -> str:
 {small} and {large} training reviews (perturbed copies, in parquet shards) on a miniature \
 backbone; each stage a process of its own, starting included. Targets: memory at most x1.3, time \
 at most x{section["large"] / section["small"]:g}. {section["date"]}.
+
+{_table(rows)}"""
+
+
+def _cache(_: str, section: dict[str, Any]) -> str:
+    rows = [
+        {"a gigabyte as": layout, "cache.type": link}
+        | {f"{command}, s": f"{value:.1f}" for command, value in seconds.items()}
+        for layout, links in section["layouts"].items()
+        for link, seconds in links.items()
+    ]
+    return f"""\
+## DVC's cache
+
+Whole commands on a gigabyte of random bytes; after "touched", DVC cannot trust what it knows of a \
+file and hashes it again. {section["date"]}.
 
 {_table(rows)}"""
 

@@ -8,24 +8,59 @@ writes   data/tokenized/{train,validation,test}.parquet with the columns input_i
 metrics  metrics/tokenize.json: tokens a review, share of reviews that were cut; metrics/costs/
 """
 
-import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.lib import about, costs, exploration, outputs, params, stage
 from stages.lib.errors import InputError
 from stages.lib.splits import SPLITS
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 RAW = Path("data/raw")
 BACKBONE = Path("data/backbone")
 TOKENIZED = Path("data/tokenized")
 METRICS = Path("metrics/tokenize.json")
+# Reviews in memory at a time.
+CHUNK = 2048
+
+
+def chunks(path: Path) -> Iterator[tuple[list[str], list[int]]]:
+    """Texts and labels of a split, some at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(CHUNK, columns=["text", "label"]):
+            yield batch["text"].to_pylist(), batch["label"].to_pylist()
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", texts: list[str], limit: int
+) -> tuple[list[list[int]], list[int]]:
+    """The token ids of each text, at most `limit`, and how many there were before the cut."""
+    # Ids alone, by the tokenizer's own library: a call of the tokenizer makes more of each text.
+    fast = tokenizer.backend_tokenizer
+    fast.no_truncation()
+    fast.no_padding()
+    whole = [encoding.ids for encoding in fast.encode_batch_fast(texts)]
+    cut = [
+        ids
+        if len(ids) <= limit
+        else tokenizer(text, truncation=True, max_length=limit)["input_ids"]
+        for text, ids in zip(texts, whole, strict=True)
+    ]
+    return cut, [len(ids) for ids in whole]
 
 
 def main() -> None:
     p = params.load("tokenize")
-    from datasets import Dataset
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from tqdm.auto import tqdm
 
     from stages.lib import tokenizer as tokenizers
 
@@ -38,37 +73,31 @@ def main() -> None:
             f"backbone's {longest}"
         )
 
-    def encode(batch: dict[str, list]) -> dict[str, list]:
-        whole = tokenizer(batch["text"], return_attention_mask=False)["input_ids"]
-        cut = [
-            ids
-            if len(ids) <= limit
-            else tokenizer(text, truncation=True, max_length=limit)["input_ids"]
-            for text, ids in zip(batch["text"], whole, strict=True)
-        ]
-        return {"input_ids": cut, "tokens": [len(ids) for ids in whole]}
-
+    schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int64())])
+    sizes = {name: pq.read_metadata(RAW / f"{name}.parquet").num_rows for name in SPLITS}
     facts: dict[str, dict[str, Any]] = {}
-    samples = 0
     start = time.perf_counter()
-    with (
-        outputs.replacing_directory(TOKENIZED) as directory,
-        tempfile.TemporaryDirectory() as cache,
-    ):
+    with outputs.replacing_directory(TOKENIZED) as directory:
         about.write(directory, about.read(RAW) | {"max_length": limit})
-        for name in SPLITS:
-            reviews = Dataset.from_parquet(str(RAW / f"{name}.parquet"), cache_dir=cache)
-            tokenized = reviews.map(encode, batched=True, remove_columns="text", desc=name)
-            lengths = tokenized["tokens"][:]
-            samples += len(lengths)
+        for name, size in sizes.items():
+            lengths: list[np.ndarray] = []
+            with (
+                pq.ParquetWriter(directory / f"{name}.parquet", schema) as file,
+                tqdm(total=size, desc=name, unit="review") as progress,
+            ):
+                for texts, labels in chunks(RAW / f"{name}.parquet"):
+                    ids, tokens = encode(tokenizer, texts, limit)
+                    file.write_table(pa.table([ids, labels], schema))
+                    lengths.append(np.array(tokens))
+                    progress.update(len(texts))
+            tokens = np.concatenate(lengths)
             facts[name] = {
-                "tokens": exploration.distribution(lengths),
-                "truncated_share": round(sum(n > limit for n in lengths) / len(lengths), 6),
+                "tokens": exploration.distribution(tokens),
+                "truncated_share": round(float((tokens > limit).mean()), 6),
             }
-            tokenized.remove_columns("tokens").to_parquet(directory / f"{name}.parquet")
     seconds = time.perf_counter() - start
     outputs.write_json(METRICS, facts)
-    costs.write("tokenize", seconds=seconds, samples=samples, size=TOKENIZED)
+    costs.write("tokenize", seconds=seconds, samples=sum(sizes.values()), size=TOKENIZED)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, write_reviews
 
-from bench import compare, corpus, markdown, project
+from bench import compare, corpus, markdown, plan, project
 
 
 @pytest.fixture
@@ -132,6 +132,31 @@ def test_accuracies_agree_where_their_intervals_overlap():
     assert "0.700 / 0.810, differ" in report(row(0.70, 0.81))
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_the_head_with_extraction_takes_the_times_of_the_same_rounds(known):
+    class Once:
+        def read(self, path):
+            assert path == "metrics/costs/extract-cls-features.json"
+            return {"seconds": 9.0}
+
+    ours = {"finetune-head": [{"seconds": 1.0}]}
+    theirs = {"head": [{"seconds": 20.0}]}
+    rounds = {"extract-cls-features": [{"seconds": 4.0}]} if known else {}
+    found = compare._head_with_extraction(Once(), ours | rounds, theirs)
+    assert found == (4.0 if known else 2.0)
+
+
 def test_the_spread_is_beside_the_median():
     assert "2.0 (1.0 to 3.0)" in report(row(0.8, 0.8))
     assert compare.spread([3, 1, 2]) == {"median": 2, "min": 1, "max": 3}
+
+
+def test_time_and_price_of_more_reviews_follow_from_what_a_stage_did(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "COSTS", tmp_path)
+    for name in plan.STEPS:
+        (tmp_path / f"{name}.json").write_text('{"samples_per_second": 100.0}')
+    found = plan.table(0.5, [1e6, 7.2e7]).iloc[0]
+    # 100 reviews a second are 360,000 an hour, 720,000 a euro.
+    assert found["reviews/euro"] == "720,000"
+    assert found["1,000,000"] == "3 hours, 1.4 euros"
+    assert found["72,000,000"] == "8 days, 100 euros"

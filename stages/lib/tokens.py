@@ -1,6 +1,6 @@
 """data/tokenized as tensors."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,17 +15,33 @@ from stages.lib import batches
 TOKENIZED = Path("data/tokenized")
 
 
+class Rows(Sequence[torch.Tensor]):
+    """Token ids of many reviews, one int64 tensor each; in memory they are one array of int32."""
+
+    def __init__(self, rows: pa.ListArray) -> None:
+        self._flat = torch.from_numpy(rows.flatten().to_numpy().astype(np.int32))
+        self.lengths = rows.value_lengths().to_numpy().astype(np.int64)
+        self._ends = self.lengths.cumsum()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        end = self._ends[row]
+        return self._flat[end - self.lengths[row] : end].long()
+
+
 @dataclass(frozen=True)
 class Tokens(Dataset):
-    """One split: token ids (int64, one tensor a review), labels (int64 [reviews])."""
+    """One split: token ids, labels (int64 [reviews])."""
 
-    input_ids: list[torch.Tensor]
+    input_ids: Rows
     labels: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
         """Tokens a review, int64 [reviews]."""
-        return np.array([len(row) for row in self.input_ids])
+        return self.input_ids.lengths
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -46,16 +62,13 @@ def count(split: str) -> int:
 
 def chunks(split: str, rows: int) -> Iterator[Tokens]:
     """A split of data/tokenized in pieces of at most `rows` reviews, read one after the other."""
-    with pq.ParquetFile(TOKENIZED / f"{split}.parquet") as file:
+    with pq.ParquetFile(TOKENIZED / f"{split}.parquet", pre_buffer=False) as file:
         for batch in file.iter_batches(rows):
             yield _tensors(pa.Table.from_batches([batch]))
 
 
 def _tensors(table: pa.Table) -> Tokens:
-    rows = table["input_ids"].combine_chunks()
-    flat = torch.from_numpy(rows.flatten().to_numpy().astype(np.int64))
-    lengths = rows.value_lengths().to_numpy().tolist()
-    return Tokens(list(flat.split(lengths)), table["label"].to_numpy())
+    return Tokens(Rows(table["input_ids"].combine_chunks()), table["label"].to_numpy())
 
 
 class Collator:
