@@ -2,30 +2,31 @@
 
 import json
 import os
+import subprocess
 import sys
 
+import experiment
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
+from bench.project import LAUNCHER
 from stages.lib import features
 from stages.lib.splits import SPLITS
+from stages.report import MODELS
 
 SMALL, LARGE = 5_000, 50_000
 DIM = 256
 
 
 def peak(path, code):
-    """Runs Python code in a process of its own, in the project at `path`; peak memory in MB."""
-    done = os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-c", f"import os; os.chdir({str(path)!r}); {code}"],
-        os.environ | {"PYTHONPATH": str(ROOT)},
-    )
-    _, status, usage = os.wait4(done, 0)
-    assert status == 0
-    return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+    """Runs Python code in a process of its own, in the project at `path`; peak memory."""
+    command = [sys.executable, "-c", LAUNCHER, "peak", sys.executable, "-c", code]
+    subprocess.run(command, cwd=path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    return int((path / "peak").read_text())
 
 
 def project(directory, **changes):
@@ -36,6 +37,48 @@ def project(directory, **changes):
     content["dataset"].update(changes)
     yaml.dump(content, directory / "params.yaml")
     return directory
+
+
+def write_reviews(directory, count):
+    """Numbered sets of files of reviews that all differ, three labels."""
+    directory.mkdir()
+    words = ["dull", "great", "so so"]
+    for split in SPLITS:
+        for shard, rows in enumerate(np.array_split(np.arange(count), 3)):
+            texts = [f"{split} {row}: a {words[row % 3]} film, {'very ' * 20}" for row in rows]
+            table = pa.table({"text": texts, "label": [words[row % 3] for row in rows]})
+            pq.write_table(table, directory / f"{split}-{shard:05}-of-00003.parquet")
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    """Projects that have read local reviews, and the peaks, by reviews."""
+    ran = {}
+    code = "from stages import download; download.get_backbone = lambda *_: {'source': 'local'}; "
+    for count in (4 * SMALL, 4 * LARGE):
+        directory = tmp_path_factory.mktemp("download")
+        write_reviews(directory / "reviews", count)
+        path = project(directory / "project", path=str(directory / "reviews"))
+        ran[count] = path, peak(path, code + "download.main()")
+    return ran
+
+
+def test_download_takes_no_more_memory_for_more_reviews(downloads):
+    assert downloads[4 * LARGE][1] < 1.15 * downloads[4 * SMALL][1]
+
+
+def test_no_review_is_lost_on_the_way(downloads):
+    path, _ = downloads[4 * LARGE]
+    facts = json.loads((path / "metrics/download.json").read_text())
+    for split in SPLITS:
+        table = pq.read_table(path / f"data/raw/{split}.parquet")
+        texts = table["text"].to_pylist()
+        assert [int(text.split()[1][:-1]) for text in texts] == list(range(4 * LARGE))
+        assert table["label"].to_pylist()[:6] == [0, 1, 2, 0, 1, 2]
+        assert facts[split]["reviews"] == 4 * LARGE
+        assert facts[split]["duplicates"] == 0
+    assert facts["reviews"]["labels"] == {name: name for name in ("dull", "great", "so so")}
+    assert sorted(facts["reviews"]["sha256"])[0] == "test-00000-of-00003.parquet"
 
 
 def write_features(path, count):
@@ -89,3 +132,18 @@ def test_the_svm_of_blocks_scores_what_linear_svc_scores(svms, monkeypatch):
     whole = json.loads((path / files[0]).read_text())
     for split in ("validation", "test"):
         assert abs(whole[split]["accuracy"] - blocks[split]["accuracy"]) < 0.005
+
+
+def test_a_report_of_many_reviews_is_no_larger_than_one_of_few(tmp_path):
+    """Lists are cut, pictures have bins; neither time nor memory is out of proportion."""
+    sizes, peaks = {}, {}
+    for count in (1_000, 100_000):
+        path = project(tmp_path / f"{count}")
+        wrong = {name: range(number, count, 5 + number) for number, name in enumerate(MODELS)}
+        experiment.write(path, wrong=wrong, count=count)
+        peaks[count] = peak(path, "from stages import report; report.main()")
+        sizes[count] = sum(
+            (path / f"metrics/report.{kind}").stat().st_size for kind in ("html", "md")
+        )
+    assert sizes[100_000] < 1.1 * sizes[1_000]
+    assert peaks[100_000] < 1.6 * peaks[1_000]

@@ -18,7 +18,7 @@ from stages.lib.errors import InputError
 
 READ = pa.schema([("text", pa.string()), ("label", pa.string())])
 # Reviews in memory at a time.
-ROWS = 16_384
+ROWS = 4096
 # Bytes of a CSV file in memory at a time: a review must fit.
 BLOCK = 1 << 24
 

@@ -25,6 +25,8 @@ SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64())])
 
 # The names of 0 and 1 where these are all the labels.
 BINARY = ("negative", "positive")
+# Reviews of a row group of data/raw.
+GROUP = 16_384
 # Of a label in train: the SVM's probabilities take a cross-validation.
 FEWEST = 2
 # Of a label in what is split here: less than ten have no tenth.
@@ -186,14 +188,14 @@ def _rank(value: str) -> tuple[int, int, str]:
 
 
 def write(split: Split, path: Path) -> None:
-    """Write a split as parquet, by row groups of ROWS: the same bytes for the same rows."""
+    """Write a split as parquet, by row groups of GROUP: the same bytes for the same rows."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
         waiting = SCHEMA.empty_table()
         for table in split.tables():
             waiting = pa.concat_tables([waiting, table])
-            while waiting.num_rows >= ROWS:
-                file.write_table(waiting[:ROWS].combine_chunks())
-                waiting = waiting[ROWS:]
+            while waiting.num_rows >= GROUP:
+                file.write_table(waiting[:GROUP].combine_chunks())
+                waiting = waiting[GROUP:]
         if waiting.num_rows:
             file.write_table(waiting.combine_chunks())
 

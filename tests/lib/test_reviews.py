@@ -210,7 +210,7 @@ def test_the_same_reviews_are_the_same_bytes(tmp_path):
 @pytest.mark.parametrize("pieces", [1, 7, 50])
 def test_what_comes_in_pieces_is_written_as_what_comes_at_once(tmp_path, monkeypatch, pieces):
     """By row groups of one size, whatever the pieces were."""
-    monkeypatch.setattr(reviews, "ROWS", 16)
+    monkeypatch.setattr(reviews, "GROUP", 16)
     whole = tables(train=["a", "b"] * 25)["train"]
     parts = [whole[start : start + pieces] for start in range(0, 50, pieces)]
     files = {"first.csv": parts[:2], "second.csv": parts[2:]}
