@@ -52,6 +52,7 @@ def write(results: dict[str, Any]) -> str:
         ("roofline", _roofline),
         ("growth", _growth),
         ("memory", _memory),
+        ("corpus", _corpus),
         ("cache", _cache),
         ("nothing", _nothing),
     ):
@@ -177,6 +178,30 @@ def _memory(_: str, section: dict[str, Any]) -> str:
 
 Peak of each stage (on a CPU of the process, libraries included; on a GPU of what PyTorch \
 allocated). LoRA takes {lora / full:.0%} of what full fine-tuning takes, in fp32. {section["date"]}.
+
+{_table(rows)}"""
+
+
+def _corpus(_: str, section: dict[str, Any]) -> str:
+    small, large = (f"{section[key]:,}" for key in ("small", "large"))
+    rows = [
+        {
+            "stage": name,
+            f"seconds, {small}": f"{sizes['small']['seconds']:.1f}",
+            large: f"{sizes['large']['seconds']:,.1f}",
+            "time ratio": f"{sizes['seconds_ratio']:.1f}",
+            f"peak MB, {small}": f"{sizes['small']['memory_mb']:,.0f}",
+            f"{large} ": f"{sizes['large']['memory_mb']:,.0f}",
+            "memory ratio": f"{sizes['memory_mb_ratio']:.2f}",
+        }
+        for name, sizes in section["stages"].items()
+    ]
+    return f"""\
+## A corpus that does not fit
+
+{small} and {large} training reviews (perturbed copies, in parquet shards) on a miniature \
+backbone; each stage a process of its own, starting included. Targets: memory at most x1.3, time \
+at most x{section["large"] / section["small"]:g}. {section["date"]}.
 
 {_table(rows)}"""
 

@@ -107,16 +107,16 @@ def main() -> None:
         if key in reviews_from:
             print(f"note: reviews: {reviews_from[key]}", file=sys.stderr)
     if p.dataset.subset:
-        splits = {name: reviews.subset(table, p.dataset.subset) for name, table in splits.items()}
+        splits = {name: reviews.subset(split, p.dataset.subset) for name, split in splits.items()}
 
     with outputs.replacing_directory(BACKBONE) as directory:
         backbone_from = get_backbone(p.backbone, p.source, particular, directory)
         about.write(directory, _lasting(backbone_from))
     with outputs.replacing_directory(RAW) as directory:
-        for name, table in splits.items():
-            reviews.write(table, directory / f"{name}.parquet")
+        for name, split in splits.items():
+            reviews.write(split, directory / f"{name}.parquet")
         about.write(directory, {"labels": labels, "reviews": _lasting(reviews_from)})
-    facts = exploration.describe(splits, labels)
+    facts = exploration.describe(RAW, labels)
     for pair, count in facts["duplicates_across_splits"].items():
         if count:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "

@@ -2,6 +2,9 @@
 
     python -m stages.svm
 
+Up to IN_MEMORY reviews by LinearSVC, from there on by what finds the same hyperplanes without the
+vectors in memory (stages/lib/primal.py).
+
 reads    data/features, where data/backbone came from (params: svm, seed)
 writes   data/models/svm/: model.safetensors (standardization, hyperplane, temperature),
          config.json, a model card
@@ -9,64 +12,49 @@ writes   data/models/svm/: model.safetensors (standardization, hyperplane, tempe
 metrics  metrics/svm.json, metrics/costs/svm.json
 """
 
+import dataclasses
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib import outputs, params, stage
-from stages.lib.splits import SPLITS
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from stages.lib.linear import Linear
 
 MODEL = Path("data/models/svm")
+# Training reviews. LinearSVC keeps about 25 bytes of memory a number, and the cross-validation fits
+# it five times more: docs/scale.md has time and memory of both.
+IN_MEMORY = 20_000
 
 
 def main() -> None:
     p = params.load("svm", "seed")
     import numpy as np
-    from scipy.optimize import minimize_scalar
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import LinearSVC
 
-    from stages.lib import about, card, costs, features, linear, scoring
+    from stages.lib import about, card, costs, features, scoring
 
-    splits = {name: features.load(name) for name in SPLITS}
     data = about.read(features.FEATURES)
-
+    samples = features.count("train")
     start = time.perf_counter()
-    vectors, labels = splits["train"]
-    fitted = {
-        C: make_pipeline(StandardScaler(), LinearSVC(C=C, random_state=p.seed)).fit(vectors, labels)
-        for C in p.svm.C
-    }
-    # Of equals the first, which is the most regularized where the list ascends.
-    best = max(fitted, key=lambda C: fitted[C].score(*splits["validation"]))
-    model = fitted[best]
-    # An SVM has no probabilities: its margins on reviews that it was not fitted on say how far
-    # they can be trusted.
-    folds = min(5, np.bincount(labels).min())
-    margins = cross_val_predict(model, vectors, labels, cv=folds, method="decision_function")
-    temperature = np.exp(
-        minimize_scalar(
-            lambda log: log_loss(labels, linear.probabilities(margins, np.exp(log))),
-            bounds=(-5, 5),
-            method="bounded",
-        ).x
-    )
+    if samples <= IN_MEMORY:
+        best, fit = in_memory(p.svm.C, p.seed)
+    else:
+        best, fit = streamed(p.svm.C, len(data["labels"]))
     seconds = time.perf_counter() - start
 
-    scaler, svm = model[0], model[1]
-    fit = linear.Linear(scaler.mean_, scaler.scale_, svm.coef_, svm.intercept_, temperature)
-    scores = scoring.write(
-        "svm",
-        data["labels"],
-        {
-            name: (labels, fit.probabilities(vectors))
-            for name, (vectors, labels) in splits.items()
-            if name != "train"
-        },
-    )
-    trainable = svm.coef_.size + svm.intercept_.size
+    results = {}
+    for split in ("validation", "test"):
+        numbers, probabilities = zip(
+            *((labels, fit.probabilities(cls)) for cls, labels in features.blocks(split)),
+            strict=True,
+        )
+        results[split] = np.concatenate(numbers), np.concatenate(probabilities)
+    scores = scoring.write("svm", data["labels"], results)
+    trainable = fit.coef.size + fit.intercept.size
     with outputs.replacing_directory(MODEL) as directory:
         fit.save(directory, data["labels"], C=best, max_length=data["max_length"])
         settings = {"C": best, "seed": p.seed, "trainable_parameters": trainable}
@@ -74,12 +62,76 @@ def main() -> None:
     costs.write(
         "svm",
         seconds=seconds,
-        samples=len(labels) * len(fitted),
+        samples=samples * len(p.svm.C),
         size=MODEL,
         trainable=trainable,
         total=trainable,
-        precision="fp64",
+        precision="fp64" if samples <= IN_MEMORY else "fp32",
     )
+
+
+def in_memory(values: Sequence[float], seed: int) -> tuple[float, "Linear"]:
+    """The best C on validation and its SVM, by LinearSVC."""
+    import numpy as np
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
+
+    from stages.lib import features, linear
+
+    vectors, labels = features.load("train")
+    fitted = {
+        C: make_pipeline(StandardScaler(), LinearSVC(C=C, random_state=seed)).fit(vectors, labels)
+        for C in values
+    }
+    validation = features.load("validation")
+    # Of equals the first, which is the most regularized where the list ascends.
+    best = max(fitted, key=lambda C: fitted[C].score(*validation))
+    model = fitted[best]
+    # An SVM has no probabilities: its margins on reviews that it was not fitted on say how far
+    # they can be trusted.
+    folds = min(5, np.bincount(labels).min())
+    margins = cross_val_predict(model, vectors, labels, cv=folds, method="decision_function")
+    scaler, svm = model[0], model[1]
+    temperature = _temperature(margins, labels)
+    return best, linear.Linear(scaler.mean_, scaler.scale_, svm.coef_, svm.intercept_, temperature)
+
+
+def streamed(values: Sequence[float], labels: int) -> tuple[float, "Linear"]:
+    """The best C on validation and its SVM, with no more than a block of vectors in memory."""
+    import numpy as np
+
+    from stages.lib import features, linear, primal
+
+    scaler, planes = primal.fit(lambda: features.blocks("train"), values, labels)
+    fitted = [linear.Linear(scaler.mean_, scaler.scale_, *plane, 1.0) for plane in planes]
+    true, margins = [], [[] for _ in fitted]
+    for vectors, numbers in features.blocks("validation"):
+        true.append(numbers)
+        for svm, found in zip(fitted, margins, strict=True):
+            found.append(svm.margins(vectors))
+    numbers, margins = np.concatenate(true), [np.concatenate(found) for found in margins]
+    right = [(linear.probabilities(each, 1.0).argmax(-1) == numbers).mean() for each in margins]
+    best = int(np.argmax(right))
+    # Reviews that it was not fitted on, and one number to fit: no cross-validation is needed.
+    temperature = _temperature(margins[best], numbers)
+    return values[best], dataclasses.replace(fitted[best], temperature=temperature)
+
+
+def _temperature(margins: "np.ndarray", labels: "np.ndarray") -> float:
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+    from sklearn.metrics import log_loss
+
+    from stages.lib import linear
+
+    names = np.arange(max(2, margins[0].size))
+
+    def loss(log: float) -> float:
+        return log_loss(labels, linear.probabilities(margins, np.exp(log)), labels=names)
+
+    return np.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ def chunks(path: Path) -> Iterator[tuple[list[str], list[int]]]:
     """Texts and labels of a split, some at a time."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    # Read ahead, row groups would stay in memory until the last of them.
+    with pq.ParquetFile(path, pre_buffer=False) as file:
         for batch in file.iter_batches(CHUNK, columns=["text", "label"]):
             yield batch["text"].to_pylist(), batch["label"].to_pylist()
 

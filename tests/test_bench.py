@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, write_reviews
 
-from bench import compare, markdown, plan, project
+from bench import compare, corpus, markdown, plan, project
 
 
 @pytest.fixture
@@ -35,6 +36,39 @@ def test_a_sample_larger_than_the_reviews_repeats_them_with_two_words_swapped(ra
     first, second = (tables["train"]["text"].to_pylist()[at : at + 12] for at in (0, 12))
     assert sorted(first) == sorted(whole["text"].to_pylist())
     assert first != second
+
+
+def test_a_corpus_comes_in_shards_of_perturbed_copies(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(corpus, "ROOT", tmp_path)
+    monkeypatch.setattr(corpus, "SHARD", 16)
+    monkeypatch.setattr(corpus, "OTHERS", 20)
+    directory = corpus.write_shards(tmp_path / "corpus", 40)
+    counts = {"train": 3, "validation": 2, "test": 2}
+    assert sorted(path.name for path in directory.iterdir()) == sorted(
+        f"{split}-{shard:05}-of-{count:05}.parquet"
+        for split, count in counts.items()
+        for shard in range(count)
+    )
+    found = pa.concat_tables(pq.read_table(path) for path in sorted(directory.glob("train-*")))
+    whole = pq.read_table(raw / "train.parquet").to_pylist()
+    assert len(found) == 40
+    for number, row in enumerate(found.to_pylist()):
+        original = whole[number % 12]
+        assert row["label"] == original["label"]
+        assert sorted(row["text"].split()) == sorted(original["text"].split())
+
+
+def test_the_figures_of_a_corpus_stand_beside_their_ratios():
+    figures = {"small": {"seconds": 1.0, "memory_mb": 300.0}}
+    figures |= {"large": {"seconds": 19.0, "memory_mb": 330.0}}
+    figures |= {"seconds_ratio": 19.0, "memory_mb_ratio": 1.1}
+    section = {"small": 50_000, "large": 1_000_000, "stages": {"svm": figures}, "date": "d"}
+    machine = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
+    text = markdown.write({"machine": machine, "corpus": section})
+    (row,) = [line for line in text.splitlines() if line.startswith("| svm")]
+    assert [cell.strip() for cell in row.strip("|").split("|")] == [
+        "svm", "1.0", "19.0", "19.0", "300", "330", "1.10"
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("way", ["tokenize", "pipeline", "lora"])

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 FEATURES = Path("data/features")
+# Few enough to hold several times over, enough for fast matrix products.
+ROWS = 4096
 
 
 @contextlib.contextmanager
@@ -25,10 +27,26 @@ def writing(path: Path, dim: int) -> Iterator[Callable[[np.ndarray, np.ndarray],
         yield append
 
 
+def count(split: str) -> int:
+    """Reviews in a split."""
+    return pq.read_metadata(FEATURES / f"{split}.parquet").num_rows
+
+
+def blocks(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `load`, at most `ROWS` reviews after another: for what does not fit into memory."""
+    # Read ahead, row groups would stay in memory until the last of them.
+    with pq.ParquetFile(FEATURES / f"{split}.parquet", pre_buffer=False) as file:
+        for batch in file.iter_batches(ROWS):
+            yield _arrays(batch["cls"], batch["label"])
+
+
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """The vectors (float32 [reviews, dim]) and labels (int64 [reviews]) of a split."""
     table = pq.read_table(FEATURES / f"{split}.parquet")
-    vectors = table["cls"].combine_chunks()
-    cls = vectors.flatten().to_numpy().reshape(len(vectors), -1)
+    cls, labels = _arrays(table["cls"].combine_chunks(), table["label"].combine_chunks())
     # Copies: Arrow's memory is read-only, which PyTorch warns of.
-    return cls.copy(), table["label"].to_numpy().copy()
+    return cls.copy(), labels.copy()
+
+
+def _arrays(vectors: pa.FixedSizeListArray, labels: pa.Int64Array) -> tuple[np.ndarray, np.ndarray]:
+    return vectors.flatten().to_numpy().reshape(len(vectors), -1), labels.to_numpy()

@@ -20,10 +20,13 @@ class Linear:
     intercept: np.ndarray  # [1] or [labels]
     temperature: float
 
+    def margins(self, vectors: np.ndarray) -> np.ndarray:
+        """Signed distances, float64 [reviews, 1 or labels], of [CLS] vectors [reviews, dim]."""
+        return (vectors - self.mean) / self.scale @ self.coef.T + self.intercept
+
     def probabilities(self, vectors: np.ndarray) -> np.ndarray:
         """Float64 [reviews, labels] of [CLS] vectors [reviews, dim]."""
-        margins = (vectors - self.mean) / self.scale @ self.coef.T + self.intercept
-        return probabilities(margins, self.temperature)
+        return probabilities(self.margins(vectors), self.temperature)
 
     def save(self, directory: Path, labels: Sequence[str], **facts: float) -> None:
         """Write model.safetensors, and config.json with the labels and `facts`."""

@@ -1,37 +1,69 @@
-"""Reviews as data: reading and validating them, their labels, splits and the stratified subset.
+"""Reviews as data: their labels, splits and the stratified subset.
 
-A split is an Arrow table with the columns text (string) and label (int64: the index of the label's
-name). As long as the names are not known, while files are read, a label is text.
+Texts stay on the disk. What is known of all rows at once is arrays of numbers: which rows make a
+split, their labels, digests of their texts.
 """
 
 import hashlib
-import json
 import re
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from stages.lib.errors import InputError
+from stages.lib.reading import ROWS
 from stages.lib.splits import SPLITS
 
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64())])
-READ = pa.schema([("text", pa.string()), ("label", pa.string())])
 
 # The names of 0 and 1 where these are all the labels.
 BINARY = ("negative", "positive")
+# Reviews of a row group of data/raw.
+GROUP = 16_384
 # Of a label in train: the SVM's probabilities take a cross-validation.
 FEWEST = 2
 # Of a label in what is split here: less than ten have no tenth.
 FEWEST_TO_SPLIT = 10
 
-Splits = dict[str, pa.Table]
+# Tables of a split, as `reading.READ` says, by the file that they come from.
+Files = dict[str, Iterable[pa.Table]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some of the texts of a file, and their labels."""
+
+    file: BinaryIO  # an Arrow stream of texts
+    rows: np.ndarray  # int64 [reviews], which of the file's, ascending
+    labels: np.ndarray  # int64 [reviews], the index of the label's name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> "Split":
+        """The reviews at these places, in the order of the file."""
+        chosen = np.sort(chosen)
+        return Split(self.file, self.rows[chosen], self.labels[chosen])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The reviews as SCHEMA says, a piece at a time."""
+        self.file.seek(0)
+        first = start = 0
+        for batch in pa.ipc.open_stream(self.file):
+            end = np.searchsorted(self.rows, first + len(batch))
+            texts = batch["text"].take(pa.array(self.rows[start:end] - first))
+            yield pa.table([texts, pa.array(self.labels[start:end])], schema=SCHEMA)
+            first, start = first + len(batch), end
+
+
+Splits = dict[str, Split]
 
 
 class Reviews(NamedTuple):
@@ -42,240 +74,110 @@ class Reviews(NamedTuple):
     provenance: dict[str, Any]
 
 
-def read(path: Path, text: str = "text", label: str = "label") -> pa.Table:
-    """Read and validate the columns `text` and `label` of a file of one of READERS' formats.
+@dataclass(frozen=True)
+class _Stored:
+    """A split as it was read, its labels numbered in the order in which they came."""
 
-    Gives a table as READ says. Raises InputError that names the file, and the row (the first is 1)
-    where one is to blame.
-    """
-    try:
-        table = READERS[path.suffix](path, text, label)
-    except (pa.ArrowException, OSError) as error:
-        # Arrow's OSError has no number where the content is to blame.
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
-    return validate(table, str(path), text, label)
+    split: Split
+    values: list[str]
+    sizes: dict[str, int]  # reviews of each file
 
+    @property
+    def place(self) -> str:
+        """The name of all files in messages."""
+        first, *others = self.sizes
+        return f"{first} and {len(others)} more" if others else first
 
-def _read_parquet(path: Path, text: str, label: str) -> pa.Table:
-    return pq.read_table(path)
-
-
-def _read_csv(path: Path, text: str, label: str, delimiter: str = ",") -> pa.Table:
-    # As bytes: the check of the encoding below names the row, Arrow's does not.
-    return pa.csv.read_csv(
-        path,
-        # A review must fit into a block.
-        read_options=pa.csv.ReadOptions(block_size=1 << 26),
-        parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-        convert_options=pa.csv.ConvertOptions(
-            column_types={text: pa.binary(), label: pa.binary()}, strings_can_be_null=False
-        ),
-    )
+    def row(self, row: int) -> str:
+        """The name of a row (the first is 0) in messages."""
+        for place, size in self.sizes.items():
+            if row < size:
+                return f"{place}: row {row + 1}"
+            row -= size
+        raise AssertionError("all rows are of a file")
 
 
-def _read_tsv(path: Path, text: str, label: str) -> pa.Table:
-    return _read_csv(path, text, label, delimiter="\t")
-
-
-def _read_jsonl(path: Path, text: str, label: str) -> pa.Table:
-    # Arrow's reader takes what looks like a date for one, and names no row.
-    columns: dict[str, None] = {}
-    texts, labels = [], []
-    for row, line in enumerate(filter(bytes.strip, path.read_bytes().splitlines()), start=1):
-        where = f"{path}: row {row}"
-        try:
-            content = json.loads(line.decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            raise InputError(f"{where}: not UTF-8") from None
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON: {error}") from None
-        if not isinstance(content, dict):
-            raise InputError(f"{where}: not an object such as {{{text!r}: ..., {label!r}: ...}}")
-        columns.update(dict.fromkeys(content))
-        texts.append(_json_text(content.get(text), f"{where}: {text}"))
-        labels.append(_json_label(content.get(label), f"{where}: {label}"))
-    values = {text: pa.array(texts, pa.binary()), label: pa.array(labels, pa.binary())}
-    others = pa.nulls(len(texts))
-    return pa.table({name: values.get(name, others) for name in columns})
-
-
-def _json_text(value: Any, where: str) -> bytes | None:
-    if not isinstance(value, str | None):
-        raise InputError(f"{where} is {value!r}, expected text")
-    # JSON can escape half a character: the check of the encoding finds it.
-    return value if value is None else value.encode("utf-8", "surrogatepass")
-
-
-def _json_label(value: Any, where: str) -> bytes | None:
-    if isinstance(value, bool | int):
-        value = json.dumps(value)
-    if not isinstance(value, str | None):
-        raise InputError(f"{where} is {value!r}, expected an integer, text, true or false")
-    return _json_text(value, where)
-
-
-READERS: dict[str, Callable[[Path, str, str], pa.Table]] = {
-    ".parquet": _read_parquet,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".jsonl": _read_jsonl,
-}
-
-
-def validate(table: pa.Table, name: str, text: str = "text", label: str = "label") -> pa.Table:
-    """The columns `text` and `label` of `table`, checked, as READ says.
-
-    `name` is the file in messages. Raises InputError.
-    """
-    for column in (text, label):
-        if column not in table.column_names:
-            found = ", ".join(table.column_names) or "none"
-            raise InputError(f"{name}: no column '{column}'; the columns are: {found}")
-        if table.column_names.count(column) > 1:
-            raise InputError(f"{name}: more than one column '{column}'")
-    if table.num_rows == 0:
-        raise InputError(f"{name}: no reviews")
-    columns = [_texts(table[text], name, text), _labels(table[label], name, label)]
-    return pa.table(columns, schema=READ).combine_chunks()
-
-
-def _texts(column: pa.ChunkedArray, name: str, title: str) -> pa.ChunkedArray:
-    if not _is_text(column.type):
-        raise InputError(f"{name}: column '{title}' holds {column.type}, expected text")
-    column = column.cast(pa.large_binary())
-    if column.null_count:
-        raise InputError(f"{name}: row {_first(pc.is_null(column))}: {title} is missing")
-    try:
-        texts = column.cast(pa.string())
-    except pa.ArrowInvalid:
-        raise InputError(f"{name}: row {_first_not_utf8(column)}: {title} is not UTF-8") from None
-    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
-    if pc.any(empty).as_py():
-        raise InputError(f"{name}: row {_first(empty)}: {title} is empty")
-    binary = pc.match_substring(texts, "\0")
-    if pc.any(binary).as_py():
-        raise InputError(f"{name}: row {_first(binary)}: {title} has a NUL byte")
-    return texts
-
-
-def _labels(column: pa.ChunkedArray, name: str, title: str) -> pa.ChunkedArray:
-    """Labels as text without white space around, whatever they were."""
-    kind = column.type
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        column = column.cast(pa.string())
-    elif not _is_text(kind):
-        raise InputError(
-            f"{name}: column '{title}' holds {kind}, expected integers, text or booleans"
-        )
-    labels = pc.utf8_trim_whitespace(_texts(column, name, title))
-    missing = pc.equal(pc.utf8_lower(labels), "nan")
-    if pc.any(missing).as_py():
-        raise InputError(f"{name}: row {_first(missing)}: {title} is missing")
-    return labels
+def _store(files: Files) -> _Stored:
+    """Write the texts to a file that has no name: it is gone with the process."""
+    file = tempfile.TemporaryFile(dir=".")  # noqa: SIM115
+    numbers: dict[str, int] = {}
+    labels: list[np.ndarray] = []
+    sizes: dict[str, int] = {}
+    with pa.ipc.new_stream(file, SCHEMA.remove(1)) as stream:
+        for place, tables in files.items():
+            sizes[place] = 0
+            for table in tables:
+                stream.write_table(table.select(["text"]), max_chunksize=ROWS)
+                sizes[place] += table.num_rows
+                found = table["label"].combine_chunks().dictionary_encode()
+                mine = [numbers.setdefault(x, len(numbers)) for x in found.dictionary.to_pylist()]
+                labels.append(np.array(mine)[found.indices.to_numpy()])
+    split = Split(file, np.arange(sum(sizes.values())), np.concatenate(labels))
+    return _Stored(split, list(numbers), sizes)
 
 
 def assemble(
-    tables: dict[str, pa.Table],
-    places: dict[str, str],
-    *,
-    seed: int,
-    order: Sequence[str] | None = None,
+    files: dict[str, Files], *, seed: int, order: Sequence[str] | None = None
 ) -> tuple[Splits, list[str], dict[str, Any]]:
     """All three splits, the names of their labels, and what was done to get them.
 
-    `tables` are as READ says, train among them; validation and test are split from train where
-    they are missing. `places` are their files in messages, `order` the labels in order where a
-    dataset has one. The facts have "labels", the name of each value, and "split" where one was
-    made. Raises InputError.
+    Train must be among the given ones; validation and test are split from it where they are
+    missing. `order` has the labels in order where a dataset has one. The facts have "labels", the
+    name of each value, and "split" where one was made. Raises InputError.
     """
-    names = _names(tables, places, order)
-    values = pa.array(list(names))
+    stored = {name: _store(of_split) for name, of_split in files.items()}
+    names = _names(stored, order)
+    numbers = {value: number for number, value in enumerate(names)}
     splits = {
-        name: pa.table(
-            [table["text"], pc.index_in(table["label"], values).cast(pa.int64())], schema=SCHEMA
+        name: Split(
+            of_split.split.file,
+            of_split.split.rows,
+            np.array([numbers[value] for value in of_split.values])[of_split.split.labels],
         )
-        for name, table in tables.items()
+        for name, of_split in stored.items()
     }
+    place = stored["train"].place
     facts: dict[str, Any] = {"labels": names}
     missing = [name for name in SPLITS[1:] if name not in splits]
     if missing:
-        splits = split(splits["train"], missing, seed, list(names), places["train"]) | {
-            name: table for name, table in splits.items() if name != "train"
-        }
+        splits |= split(splits["train"], missing, seed, list(names), place)
         shares = "80/10/10" if len(missing) == 2 else "90/10"
         facts["split"] = (
             f"{' and '.join(missing)} split off here: {shares}, stratified by label, "
             f"dataset.split_seed {seed}"
         )
-    counts = np.bincount(splits["train"]["label"].to_numpy())
+    counts = np.bincount(splits["train"].labels)
     for value, count in zip(names, counts, strict=True):
         if count < FEWEST:
             raise InputError(
-                f"{places['train']}: label {value!r} has {count} review, at least {FEWEST} are "
-                "needed"
+                f"{place}: label {value!r} has {count} review, at least {FEWEST} are needed"
             )
     return {name: splits[name] for name in SPLITS}, list(names.values()), facts
 
 
-def _names(
-    tables: dict[str, pa.Table], places: dict[str, str], order: Sequence[str] | None
-) -> dict[str, str]:
+def _names(stored: dict[str, _Stored], order: Sequence[str] | None) -> dict[str, str]:
     """The name of each value, in the order of the labels' numbers."""
-    found = {name: table["label"].unique() for name, table in tables.items()}
-    for name, values in found.items():
-        if len(values) == 1:
+    values = set(stored["train"].values)
+    for of_split in stored.values():
+        if len(of_split.values) == 1:
             raise InputError(
-                f"{places[name]}: all reviews have the label {values[0]}; a split needs two labels "
-                "or more"
+                f"{of_split.place}: all reviews have the label {of_split.values[0]}; a split needs "
+                "two labels or more"
             )
-        lacking = pc.invert(pc.is_in(tables[name]["label"], found["train"]))
-        if pc.any(lacking).as_py():
-            row = _first(lacking)
-            known = sorted(found["train"].to_pylist(), key=_rank)
+        lacking = [n for n, value in enumerate(of_split.values) if value not in values]
+        if lacking:
+            # The values are in the order in which they came.
+            row = int(np.argmax(of_split.split.labels == lacking[0]))
+            known = sorted(values, key=_rank)
             shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
             raise InputError(
-                f"{places[name]}: row {row}: label is {tables[name]['label'][row - 1].as_py()!r}, "
-                f"which train lacks; it has {shown}"
+                f"{of_split.row(row)}: label is {of_split.values[lacking[0]]!r}, which train "
+                f"lacks; it has {shown}"
             )
-    values = set(found["train"].to_pylist())
     if values == {"0", "1"}:
         return dict(zip("01", BINARY, strict=True))
     rank = _rank if order is None else order.index
     return {value: value for value in sorted(values, key=rank)}
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(
-        check(kind)
-        for check in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_binary,
-            pa.types.is_large_binary,
-        )
-    )
-
-
-def _first(mask: pa.ChunkedArray) -> int:
-    return pc.index(mask, True).as_py() + 1
-
-
-def _first_not_utf8(column: pa.ChunkedArray) -> int:
-    for row, value in enumerate(column, start=1):
-        try:
-            value.as_py().decode("utf-8")
-        except UnicodeDecodeError:
-            return row
-    raise AssertionError("all rows are UTF-8")
-
-
-def write(table: pa.Table, path: Path) -> None:
-    """Write a split as parquet: the same bytes for the same rows."""
-    pq.write_table(table, path, compression="zstd")
 
 
 def _rank(value: str) -> tuple[int, int, str]:
@@ -285,8 +187,21 @@ def _rank(value: str) -> tuple[int, int, str]:
     return 1, 0, value
 
 
+def write(split: Split, path: Path) -> None:
+    """Write a split as parquet, by row groups of GROUP: the same bytes for the same rows."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        waiting = SCHEMA.empty_table()
+        for table in split.tables():
+            waiting = pa.concat_tables([waiting, table])
+            while waiting.num_rows >= GROUP:
+                file.write_table(waiting[:GROUP].combine_chunks())
+                waiting = waiting[GROUP:]
+        if waiting.num_rows:
+            file.write_table(waiting.combine_chunks())
+
+
 def split(
-    table: pa.Table, missing: Sequence[str], seed: int, labels: Sequence[str], place: str
+    whole: Split, missing: Sequence[str], seed: int, labels: Sequence[str], place: str
 ) -> Splits:
     """Take a tenth of each label for each of `missing`; train is what is left, all in their order.
 
@@ -294,8 +209,8 @@ def split(
     a review that is added moves few of the others, and copies of a text rarely part.
     Raises InputError for a label with less than FEWEST_TO_SPLIT reviews.
     """
-    rows: dict[str, list[int]] = {name: [] for name in ("train", *missing)}
-    for number, of_label in _by_digest(table, f"{seed} ").items():
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("train", *missing)}
+    for number, of_label in _by_digest(whole, f"{seed} ").items():
         count = len(of_label)
         if count < FEWEST_TO_SPLIT:
             raise InputError(
@@ -303,12 +218,12 @@ def split(
                 f"least {FEWEST_TO_SPLIT} are needed"
             )
         ends = [int(count * tenth / 10 + 0.5) for tenth in range(10 - len(missing), 11)]
-        for part, (start, end) in zip(rows.values(), pairwise([0, *ends]), strict=True):
-            part.extend(of_label[start:end])
-    return {name: table.take(sorted(part)) for name, part in rows.items()}
+        for part, (start, end) in zip(parts.values(), pairwise([0, *ends]), strict=True):
+            part.append(of_label[start:end])
+    return {name: whole.take(np.concatenate(part)) for name, part in parts.items()}
 
 
-def subset(table: pa.Table, size: int) -> pa.Table:
+def subset(whole: Split, size: int) -> Split:
     """`size` reviews in their order, with the labels in the proportion of the whole, but two or
     more of each (all, where there are no two).
 
@@ -316,22 +231,26 @@ def subset(table: pa.Table, size: int) -> pa.Table:
     the rows or on a seed, and a larger subset contains a smaller one but for rounding.
     Raises InputError where `size` is too small for that.
     """
-    if size >= table.num_rows:
-        return table
-    rows = _by_digest(table)
+    if size >= len(whole):
+        return whole
+    rows = _by_digest(whole)
     shares = _shares({label: len(of_label) for label, of_label in rows.items()}, size)
-    chosen = [row for label, of_label in rows.items() for row in of_label[: shares[label]]]
-    return table.take(sorted(chosen))
+    chosen = [of_label[: shares[label]] for label, of_label in rows.items()]
+    return whole.take(np.concatenate(chosen))
 
 
-def _by_digest(table: pa.Table, prefix: str = "") -> dict[int, list[int]]:
-    """The rows of each label in the order of the SHA-256 of `prefix` and text."""
-    texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
-    digests = [hashlib.sha256(f"{prefix}{text}".encode()).digest() for text in texts]
-    rows: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
-    for row in sorted(range(len(texts)), key=digests.__getitem__):
-        rows[labels[row]].append(row)
-    return rows
+def digests(texts: Iterable[str], prefix: str = "") -> np.ndarray:
+    """The first 64 bits of the SHA-256 of `prefix` and each text: uint64 [texts]."""
+    found = [hashlib.sha256(f"{prefix}{text}".encode()).digest()[:8] for text in texts]
+    return np.frombuffer(b"".join(found), ">u8").astype(np.uint64)
+
+
+def _by_digest(split: Split, prefix: str = "") -> dict[int, np.ndarray]:
+    """The places of each label's reviews in the order of the digests of `prefix` and text."""
+    found = [digests(table["text"].to_pylist(), prefix) for table in split.tables()]
+    order = np.argsort(np.concatenate(found), kind="stable")
+    labels = split.labels[order]
+    return {int(label): order[labels == label] for label in np.unique(labels)}
 
 
 def _shares(counts: dict[int, int], size: int) -> dict[int, int]:

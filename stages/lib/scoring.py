@@ -38,28 +38,32 @@ def write(
     [reviews, labels]); `labels` names them. A row of the predictions has the names of the true and
     the most probable label, and the score, which is the probability of the latter.
     """
-    tables = []
     metrics: dict[str, Any] = {}
-    names = np.array(labels)
-    for split, (true, probabilities) in results.items():
-        predicted = probabilities.argmax(-1)
-        metrics[split] = {
-            key: round(value, 6)
-            for key, value in scores(true, predicted, classes=len(labels)).items()
-        }
-        tables.append(
-            pd.DataFrame(
+    with outputs.replacing(PREDICTIONS / f"{name}.csv") as aside:
+        for number, (split, (true, probabilities)) in enumerate(results.items()):
+            predicted = probabilities.argmax(-1)
+            metrics[split] = {
+                key: round(value, 6)
+                for key, value in scores(true, predicted, classes=len(labels)).items()
+            }
+            # Codes, not an object a row: predictions may be many.
+            table = pd.DataFrame(
                 {
-                    "split": split,
+                    "split": pd.Categorical.from_codes(np.zeros(len(true), np.int8), [split]),
                     "index": np.arange(len(true)),
-                    "label": names[true],
-                    "prediction": names[predicted],
+                    "label": pd.Categorical.from_codes(true, labels),
+                    "prediction": pd.Categorical.from_codes(predicted, labels),
                     "score": probabilities.max(-1),
                 }
             )
-        )
-    with outputs.replacing(PREDICTIONS / f"{name}.csv") as aside:
-        # Nine significant digits give a float32 back exactly.
-        pd.concat(tables).to_csv(aside, index=False, float_format="%.9g", lineterminator="\n")
+            # Nine significant digits give a float32 back exactly.
+            table.to_csv(
+                aside,
+                mode="a",
+                header=number == 0,
+                index=False,
+                float_format="%.9g",
+                lineterminator="\n",
+            )
     outputs.write_json(SCORES / f"{name}.json", metrics)
     return metrics

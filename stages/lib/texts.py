@@ -106,7 +106,7 @@ def _place(column: str | None, columns: list[str], name: str) -> int:
 
 def _parquet(source: str, name: str, column: str | None) -> Iterator[str]:
     try:
-        with pq.ParquetFile(source) as file:
+        with pq.ParquetFile(source, pre_buffer=False) as file:
             schema = file.schema_arrow
             field = schema.field(_place(column, schema.names, name))
             kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type

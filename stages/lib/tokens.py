@@ -62,7 +62,7 @@ def count(split: str) -> int:
 
 def chunks(split: str, rows: int) -> Iterator[Tokens]:
     """A split of data/tokenized in pieces of at most `rows` reviews, read one after the other."""
-    with pq.ParquetFile(TOKENIZED / f"{split}.parquet") as file:
+    with pq.ParquetFile(TOKENIZED / f"{split}.parquet", pre_buffer=False) as file:
         for batch in file.iter_batches(rows):
             yield _tensors(pa.Table.from_batches([batch]))
 

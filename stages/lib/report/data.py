@@ -17,6 +17,8 @@ from stages.lib.report.content import (
 from stages.lib.report.inputs import Results
 from stages.lib.splits import SPLITS
 
+SHOWN = 12  # files of a source
+
 
 def likeness(results: Results) -> Text:
     """Whether the comparison with the published figures is like for like, in plain words."""
@@ -165,7 +167,10 @@ def _origins(download: dict[str, Any]) -> Table:
     for what in ("reviews", "backbone"):
         for key, value in download[what].items():
             if isinstance(value, dict):
-                rows += [[what, f"{key}, {name}", str(each)] for name, each in value.items()]
+                shown = list(value.items())[:SHOWN]
+                rows += [[what, f"{key}, {name}", str(each)] for name, each in shown]
+                if len(value) > SHOWN:
+                    rows.append([what, key, f"and {len(value) - SHOWN:,} more"])
             else:
                 rows.append([what, key, str(value)])
     return Table(

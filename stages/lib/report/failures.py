@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from scipy.stats import fisher_exact
-from sklearn.metrics import confusion_matrix
 
 from stages.lib.report import drawing, statistics
 from stages.lib.report.content import (
@@ -72,7 +71,7 @@ def _finding(results: Results) -> str:
 
 def _confusion(results: Results, name: str) -> np.ndarray:
     table = results.predictions[name]["test"]
-    return confusion_matrix(table["label"], table["prediction"], labels=list(results.labels))
+    return statistics.confusion_matrix(table["label"], table["prediction"], results.labels)
 
 
 def _confusions(results: Results, chosen: str) -> list[Block]:

@@ -25,7 +25,8 @@ from huggingface_hub.utils import get_session, validate_repo_id
 
 from stages.lib.errors import InputError
 from stages.lib.params import Dataset
-from stages.lib.reviews import Reviews, assemble, read, validate
+from stages.lib.reading import ROWS, read, validate
+from stages.lib.reviews import Reviews, assemble
 from stages.lib.sources import checksums, encoders
 from stages.lib.splits import SPLITS
 
@@ -97,12 +98,15 @@ def reviews(dataset: Dataset) -> Reviews:
 
 def _official_reviews(dataset: Dataset) -> Reviews:
     paths = _download(DATASET, DATASET_REVISION, "dataset", list(DATASET_FILES))
-    tables = {
-        name: read(paths[f"{name}.parquet"], dataset.text_column, dataset.label_column)
+    files = {
+        name: {
+            f"{DATASET}: {name}.parquet": read(
+                paths[f"{name}.parquet"], dataset.text_column, dataset.label_column
+            )
+        }
         for name in SPLITS
     }
-    places = {name: f"{DATASET}: {name}.parquet" for name in SPLITS}
-    splits, labels, facts = assemble(tables, places, seed=dataset.split_seed)
+    splits, labels, facts = assemble(files, seed=dataset.split_seed)
     sha256 = {name: checksums.of(path) for name, path in paths.items()}
     return Reviews(splits, labels, _provenance(DATASET, DATASET_REVISION, sha256) | facts)
 
@@ -115,22 +119,31 @@ def _other_reviews(dataset: Dataset) -> Reviews:
     repository, commit = _resolve_dataset(dataset.hub)
     config = f", config {dataset.config}" if dataset.config else ""
     where = f"dataset.hub: {repository} at revision {commit[:12]}{config}"
-    loaded = _load(repository, commit, dataset.config, where)
-    if "train" not in loaded:
-        raise InputError(f"{where}: no split 'train'; the splits are: {', '.join(loaded)}")
-    text, label = dataset.text_column, dataset.label_column
-    names = _class_names(loaded["train"].features.get(label))
-    found = {name: loaded[name].data.table for name in SPLITS if name in loaded}
-    # A benchmark's test split, whose labels are kept back.
-    unlabelled = [name for name in found if names and _lacks_labels(found[name], label)]
-    places = {name: f"{where}: {name}" for name in found if name not in unlabelled}
-    tables = {
-        name: validate(_with_names(found[name], label, names, place), place, text, label)
-        for name, place in places.items()
-    }
-    if "train" not in tables:
-        raise InputError(f"{where}: train: all labels are -1, which stands for no label")
-    splits, labels, facts = assemble(tables, places, seed=dataset.split_seed, order=names)
+    with tempfile.TemporaryDirectory() as cache:
+        loaded = _load(repository, commit, dataset.config, where, cache)
+        if "train" not in loaded:
+            raise InputError(f"{where}: no split 'train'; the splits are: {', '.join(loaded)}")
+        names = _class_names(loaded["train"].features.get(dataset.label_column))
+        found = {name: loaded[name].data.table for name in SPLITS if name in loaded}
+        # A benchmark's test split, whose labels are kept back.
+        unlabelled = [
+            name for name in found if names and _lacks_labels(found[name], dataset.label_column)
+        ]
+        if "train" in unlabelled:
+            raise InputError(f"{where}: train: all labels are -1, which stands for no label")
+        places = {name: f"{where}: {name}" for name in found if name not in unlabelled}
+        files = {
+            name: {
+                place: validate(
+                    _with_names(found[name], dataset.label_column, names, place),
+                    place,
+                    dataset.text_column,
+                    dataset.label_column,
+                )
+            }
+            for name, place in places.items()
+        }
+        splits, labels, facts = assemble(files, seed=dataset.split_seed, order=names)
     if unlabelled:
         facts["unlabelled"] = f"{' and '.join(unlabelled)} of the dataset not used: no labels"
     provenance = {"source": "hub", "repository": repository, "revision": commit}
@@ -161,31 +174,31 @@ def _resolve_dataset(name: str) -> tuple[str, str]:
     return info.id, info.sha
 
 
-def _load(repository: str, commit: str, config: str | None, where: str) -> Mapping[str, Any]:
-    """The splits that `load_dataset` finds. Raises InputError."""
+def _load(
+    repository: str, commit: str, config: str | None, where: str, cache: str
+) -> Mapping[str, Any]:
+    """The splits that `load_dataset` finds, memory maps of files in `cache`. Raises InputError."""
     # It takes a second, and most runs have no need of it.
     import datasets
 
-    with tempfile.TemporaryDirectory() as cache:
-        try:
-            # Downloads are kept in the Hub's own cache. With the prefix a folder of that name is
-            # no dataset, and with a cache of its own no older revision stands in after an error.
-            return datasets.load_dataset(
-                f"hf://datasets/{repository}",
-                config,
-                revision=commit,
-                cache_dir=cache,
-                keep_in_memory=True,
-            )
-        except (
-            datasets.exceptions.DatasetsError,
-            httpx2.HTTPError,
-            OSError,
-            RuntimeError,
-            ValueError,
-            ImportError,
-        ) as error:
-            raise _unloadable(where, error) from None
+    try:
+        # Downloads are kept in the Hub's own cache. With the prefix a folder of that name is
+        # no dataset, and with a cache of its own no older revision stands in after an error.
+        return datasets.load_dataset(
+            f"hf://datasets/{repository}",
+            config,
+            revision=commit,
+            cache_dir=cache,
+        )
+    except (
+        datasets.exceptions.DatasetsError,
+        httpx2.HTTPError,
+        OSError,
+        RuntimeError,
+        ValueError,
+        ImportError,
+    ) as error:
+        raise _unloadable(where, error) from None
 
 
 def _unloadable(where: str, error: Exception) -> Exception:
@@ -215,19 +228,25 @@ def _lacks_labels(table: pa.Table, column: str) -> bool:
     return column in table.column_names and pc.all(pc.equal(table[column], -1)).as_py()
 
 
-def _with_names(table: pa.Table, column: str, names: list[str] | None, place: str) -> pa.Table:
-    """`table` with the names of a ClassLabel in the stead of its numbers."""
-    if not names or column not in table.column_names:
-        return table
-    numbers = table[column]
-    unknown = pc.less(numbers, 0)
-    if pc.any(unknown).as_py():
-        row = pc.index(unknown, True).as_py()
-        raise InputError(
-            f"{place}: row {row + 1}: {column} is {numbers[row]}, which stands for no label"
-        )
-    index = table.column_names.index(column)
-    return table.set_column(index, column, pc.take(pa.array(names), numbers.combine_chunks()))
+def _with_names(
+    table: pa.Table, column: str, names: list[str] | None, place: str
+) -> Iterator[pa.Table]:
+    """Pieces of `table` with the names of a ClassLabel in the stead of its numbers."""
+    row = 0
+    for batch in table.to_batches(ROWS):
+        piece = pa.Table.from_batches([batch])
+        if names and column in piece.column_names:
+            numbers = piece[column]
+            unknown = pc.index(pc.less(numbers, 0), True).as_py()
+            if unknown >= 0:
+                raise InputError(
+                    f"{place}: row {row + unknown + 1}: {column} is {numbers[unknown]}, which "
+                    "stands for no label"
+                )
+            index = piece.column_names.index(column)
+            piece = piece.set_column(index, column, pc.take(pa.array(names), numbers))
+        row += len(batch)
+        yield piece
 
 
 def is_official_backbone(name: str) -> bool:

@@ -1,5 +1,6 @@
 """Local files: reviews in a folder or in one file, a folder with a backbone."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,13 @@ import safetensors
 
 from stages.lib.errors import InputError
 from stages.lib.params import Dataset
-from stages.lib.reviews import READERS, Reviews, assemble, read
+from stages.lib.reading import READERS, read
+from stages.lib.reviews import Reviews, assemble
 from stages.lib.sources import checksums, encoders
 from stages.lib.splits import SPLITS
+
+# One of a numbered set of files, as the Hub names them, at times with a hash behind.
+SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?")
 
 
 def is_given(path: Path) -> bool:
@@ -20,18 +25,25 @@ def is_given(path: Path) -> bool:
 
 
 def reviews(dataset: Dataset) -> Reviews:
-    """The reviews of `dataset.path`, a folder with a file for each split, or one file.
+    """The reviews of `dataset.path`, a folder with the files of each split, or one file.
 
     Raises InputError that names the file at fault.
     """
     path = Path(dataset.path)
-    paths = _split_files(path) if path.is_dir() else {"train": _single_file(path)}
-    tables = {
-        name: read(file, dataset.text_column, dataset.label_column) for name, file in paths.items()
+    paths = _split_files(path) if path.is_dir() else {"train": [_single_file(path)]}
+    files = {
+        name: {
+            str(file): read(file, dataset.text_column, dataset.label_column) for file in of_split
+        }
+        for name, of_split in paths.items()
     }
-    places = {name: str(file) for name, file in paths.items()}
-    splits, labels, facts = assemble(tables, places, seed=dataset.split_seed)
-    sha256 = {file.name: checksums.of(file) for file in paths.values()}
+    splits, labels, facts = assemble(files, seed=dataset.split_seed)
+    root = path if path.is_dir() else path.parent
+    sha256 = {
+        file.relative_to(root).as_posix(): checksums.of(file)
+        for of_split in paths.values()
+        for file in of_split
+    }
     provenance = {"source": "local", "path": str(path), "sha256": sha256}
     return Reviews(splits, labels, provenance | facts)
 
@@ -44,27 +56,73 @@ def _single_file(path: Path) -> Path:
     return path
 
 
-def _split_files(directory: Path) -> dict[str, Path]:
-    """The file of each split that is there; train must be."""
-    files = sorted(path for path in directory.iterdir() if path.suffix in READERS)
-    found: dict[str, Path] = {}
-    for path in files:
-        if path.stem in found:
-            names = f"{found[path.stem].name} and {path.name}"
-            raise InputError(f"dataset.path: {directory} has both {names}")
-        found[path.stem] = path
-    missing = [name for name in SPLITS if name not in found]
-    others = [path for path in files if path.stem not in SPLITS]
+def _split_files(directory: Path) -> dict[str, list[Path]]:
+    """The files of each split that is there, in order; train must be.
+
+    A split is one file, a numbered set as the Hub names them (train-00000-of-00002.parquet), or a
+    folder of files.
+    """
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in _in_order(directory):
+        shard = SHARD.fullmatch(path.stem)
+        name = path.name if path.is_dir() else shard["split"] if shard else path.stem
+        group = f"{name}-*-of-{shard['count']}" if shard else path.name
+        if files := _readable(path):
+            found.setdefault(name, {}).setdefault(group, []).extend(files)
+    for groups in found.values():
+        if len(groups) > 1:
+            raise InputError(f"dataset.path: {directory} has both {' and '.join(groups)}")
+    splits = {name: files for name, groups in found.items() for files in groups.values()}
+    missing = [name for name in SPLITS if name not in splits]
+    others = [name for name in splits if name not in SPLITS]
     if missing and others:
         # A validation split by another name must not go unseen.
+        file = splits[others[0]][0]
         raise InputError(
-            f"dataset.path: {directory} has {others[0].name} but no {missing[0]}: rename it to one "
-            f"of {', '.join(SPLITS)}, or name one file: dataset.path={others[0]}"
+            f"dataset.path: {directory} has {file.relative_to(directory)} but no {missing[0]}: "
+            f"rename it to one of {', '.join(SPLITS)}, or name one file: dataset.path={file}"
         )
     if "train" in missing:
         wanted = _or(f"train{suffix}" for suffix in READERS)
         raise InputError(f"dataset.path: {directory} lacks {wanted}")
-    return {name: found[name] for name in SPLITS if name in found}
+    for name in SPLITS:
+        _check_whole(splits.get(name, []))
+    return {name: splits[name] for name in SPLITS if name in splits}
+
+
+def _readable(path: Path) -> list[Path]:
+    """The file, or the files of a folder in order, of a format that can be read."""
+    paths = _in_order(path) if path.is_dir() else [path]
+    return [path for path in paths if path.is_file() and path.suffix in READERS]
+
+
+def _in_order(directory: Path) -> list[Path]:
+    """What is in a directory, 2 before 10; not what is hidden."""
+    return sorted(
+        (path for path in directory.iterdir() if not path.name.startswith(".")),
+        key=lambda path: [
+            (int(part), "") if part.isdecimal() else (-1, part)
+            for part in re.split(r"(\d+)", path.name)
+        ],
+    )
+
+
+def _check_whole(paths: list[Path]) -> None:
+    """Raise InputError where one of a numbered set is missing or there twice."""
+    shards = [(path, SHARD.fullmatch(path.stem)) for path in paths]
+    numbered = [(path, shard) for path, shard in shards if shard]
+    if not numbered:
+        return
+    first, shard = numbered[0]
+    for number in range(int(shard["count"])):
+        of_number = [path for path, other in numbered if int(other["number"]) == number]
+        if not of_number:
+            digits = f"{number:0{len(shard['number'])}}"
+            lacking = f"{shard['split']}-{digits}-of-{shard['count']}{first.suffix}"
+            raise InputError(f"dataset.path: {first.parent} lacks {lacking}")
+        if len(of_number) > 1:
+            names = " and ".join(path.name for path in of_number)
+            raise InputError(f"dataset.path: {first.parent} has both {names}")
 
 
 def _or(names: Iterable[str]) -> str:

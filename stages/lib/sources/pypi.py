@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 
 from stages.lib.errors import InputError
-from stages.lib.reviews import BINARY, SCHEMA, Reviews, Splits
+from stages.lib.reading import READ
+from stages.lib.reviews import Reviews, assemble
 from stages.lib.sources import bert, checksums
 from stages.lib.splits import SPLITS
 
@@ -92,7 +93,10 @@ def reviews() -> Reviews:
         "file": REVIEWS_FILE,
         "sha256": REVIEWS_SHA256,
     }
-    return Reviews(split(parse(content.decode("utf-8"))), BINARY, provenance)
+    tables = split(parse(content.decode("utf-8")))
+    files = {name: {REVIEWS_FILE: [table]} for name, table in tables.items()}
+    splits, labels, _ = assemble(files, seed=0)
+    return Reviews(splits, labels, provenance)
 
 
 def parse(content: str) -> list[dict[str, Any]]:
@@ -117,7 +121,7 @@ def parse(content: str) -> list[dict[str, Any]]:
     return rows
 
 
-def split(rows: list[dict[str, Any]]) -> Splits:
+def split(rows: list[dict[str, Any]]) -> dict[str, pa.Table]:
     """80/10/10 within each label, in the order of the file, positive reviews first."""
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for label in (1, 0):
@@ -127,9 +131,10 @@ def split(rows: list[dict[str, Any]]) -> Splits:
         parts["train"] += of_label[:first]
         parts["validation"] += of_label[first:second]
         parts["test"] += of_label[second:]
-    columns = SCHEMA.names
     return {
-        name: pa.table({column: [row[column] for row in part] for column in columns}, SCHEMA)
+        name: pa.table(
+            [[row["text"] for row in part], [str(row["label"]) for row in part]], schema=READ
+        )
         for name, part in parts.items()
     }
 

@@ -17,7 +17,7 @@ def fails(call, *args):
 
 
 def sizes(splits):
-    return {name: table.num_rows for name, table in splits.items()}
+    return {name: len(split) for name, split in splits.items()}
 
 
 def test_a_folder_has_a_file_for_each_split_with_its_checksum(tmp_path):
@@ -79,6 +79,72 @@ def test_a_split_by_another_name_does_not_go_unseen(tmp_path):
 def test_other_files_may_lie_beside_whole_splits(tmp_path):
     (write_reviews(tmp_path) / "notes.csv").touch()
     assert sizes(local.reviews(dataset(path=str(tmp_path))).splits)["test"] == 24
+
+
+def shards(directory, names, split="train"):
+    """The lines of a split's file, spread over files of these names."""
+    header, *rows = (directory / f"{split}.csv").read_text().splitlines()
+    (directory / f"{split}.csv").unlink()
+    for number, name in enumerate(names):
+        (directory / name).parent.mkdir(exist_ok=True)
+        part = rows[number * len(rows) // len(names) : (number + 1) * len(rows) // len(names)]
+        (directory / name).write_text("\n".join([header, *part]) + "\n")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["train-00000-of-00003.csv", "train-00001-of-00003.csv", "train-00002-of-00003.csv"],
+        ["train-00000-of-00002-0a1b2c3d.csv", "train-00001-of-00002-9f8e7d6c.csv"],
+        ["train/1.csv", "train/2.csv", "train/10.csv"],
+        ["train/train-00000-of-00002.csv", "train/train-00001-of-00002.csv"],
+    ],
+    ids=["set", "hashes", "folder", "both"],
+)
+def test_a_split_in_several_files_is_read_in_order(tmp_path, names):
+    whole = list(local.reviews(dataset(path=str(write_reviews(tmp_path)))).splits["train"].tables())
+    shards(tmp_path, names)
+    found = local.reviews(dataset(path=str(tmp_path)))
+    assert sizes(found.splits) == {"train": 24, "validation": 24, "test": 24}
+    texts = [text for table in found.splits["train"].tables() for text in table["text"].to_pylist()]
+    assert texts == [text for table in whole for text in table["text"].to_pylist()]
+    assert set(found.provenance["sha256"]) == {*names, "validation.csv", "test.csv"}
+
+
+def test_a_set_that_lacks_a_file_is_named(tmp_path):
+    names = [f"train-{number:05}-of-00011.csv" for number in range(11)]
+    shards(write_reviews(tmp_path), names)
+    (tmp_path / names[7]).unlink()
+    assert fails(local.reviews, dataset(path=str(tmp_path))) == (
+        f"dataset.path: {tmp_path} lacks train-00007-of-00011.csv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "shown"),
+    [
+        ("train.csv", "train-*-of-00002 and train.csv"),
+        ("train-00000-of-00004.csv", "train-*-of-00002 and train-*-of-00004"),
+        ("train-00001-of-00002-00.csv", "train-00001-of-00002-00.csv and train-00001-of-00002.csv"),
+        ("train/0.csv", "train and train-*-of-00002"),
+    ],
+)
+def test_a_set_beside_other_files_of_its_split_is_ambiguous(tmp_path, other, shown):
+    shards(write_reviews(tmp_path), ["train-00000-of-00002.csv", "train-00001-of-00002.csv"])
+    (tmp_path / other).parent.mkdir(exist_ok=True)
+    (tmp_path / other).touch()
+    line = fails(local.reviews, dataset(path=str(tmp_path)))
+    assert line.startswith(f"dataset.path: {tmp_path} has both ")
+    assert sorted(line.partition("both ")[2].split(" and ")) == sorted(shown.split(" and "))
+
+
+def test_a_row_of_a_set_is_named_with_its_file(tmp_path):
+    shards(write_reviews(tmp_path), ["train-00000-of-00002.csv", "train-00001-of-00002.csv"])
+    with (tmp_path / "train-00001-of-00002.csv").open("a") as file:
+        file.write(" ,1\n")
+    assert fails(local.reviews, dataset(path=str(tmp_path))) == (
+        f"{tmp_path}/train-00001-of-00002.csv: row 13: text is empty"
+    )
 
 
 def test_a_file_of_another_format_is_refused(tmp_path):

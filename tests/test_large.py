@@ -1,0 +1,149 @@
+"""Data that do not fit: the peak of a stage's memory is that of a tenth of the data."""
+
+import json
+import os
+import subprocess
+import sys
+
+import experiment
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import ROOT
+from ruamel.yaml import YAML
+
+from bench.project import LAUNCHER
+from stages.lib import features
+from stages.lib.splits import SPLITS
+from stages.report import MODELS
+
+SMALL, LARGE = 5_000, 50_000
+DIM = 256
+
+
+def peak(path, code):
+    """Runs Python code in a process of its own, in the project at `path`; peak memory."""
+    command = [sys.executable, "-c", LAUNCHER, "peak", sys.executable, "-c", code]
+    subprocess.run(command, cwd=path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    return int((path / "peak").read_text())
+
+
+def project(directory, **changes):
+    """params.yaml with changes of the section `dataset`, and nothing else."""
+    directory.mkdir()
+    yaml = YAML()
+    content = yaml.load(ROOT / "params.yaml")
+    content["dataset"].update(changes)
+    yaml.dump(content, directory / "params.yaml")
+    return directory
+
+
+def write_reviews(directory, count):
+    """Numbered sets of files of reviews that all differ, three labels."""
+    directory.mkdir()
+    words = ["dull", "great", "so so"]
+    for split in SPLITS:
+        for shard, rows in enumerate(np.array_split(np.arange(count), 3)):
+            texts = [f"{split} {row}: a {words[row % 3]} film, {'very ' * 20}" for row in rows]
+            table = pa.table({"text": texts, "label": [words[row % 3] for row in rows]})
+            pq.write_table(table, directory / f"{split}-{shard:05}-of-00003.parquet")
+
+
+@pytest.fixture(scope="module")
+def downloads(tmp_path_factory):
+    """Projects that have read local reviews, and the peaks, by reviews."""
+    ran = {}
+    code = "from stages import download; download.get_backbone = lambda *_: {'source': 'local'}; "
+    for count in (4 * SMALL, 4 * LARGE):
+        directory = tmp_path_factory.mktemp("download")
+        write_reviews(directory / "reviews", count)
+        path = project(directory / "project", path=str(directory / "reviews"))
+        ran[count] = path, peak(path, code + "download.main()")
+    return ran
+
+
+def test_download_takes_no_more_memory_for_more_reviews(downloads):
+    assert downloads[4 * LARGE][1] < 1.15 * downloads[4 * SMALL][1]
+
+
+def test_no_review_is_lost_on_the_way(downloads):
+    path, _ = downloads[4 * LARGE]
+    facts = json.loads((path / "metrics/download.json").read_text())
+    for split in SPLITS:
+        table = pq.read_table(path / f"data/raw/{split}.parquet")
+        texts = table["text"].to_pylist()
+        assert [int(text.split()[1][:-1]) for text in texts] == list(range(4 * LARGE))
+        assert table["label"].to_pylist()[:6] == [0, 1, 2, 0, 1, 2]
+        assert facts[split]["reviews"] == 4 * LARGE
+        assert facts[split]["duplicates"] == 0
+    assert facts["reviews"]["labels"] == {name: name for name in ("dull", "great", "so so")}
+    assert sorted(facts["reviews"]["sha256"])[0] == "test-00000-of-00003.parquet"
+
+
+def write_features(path, count):
+    """Two labels that no line parts, one after the other."""
+    directory = path / "data/features"
+    (path / "data/backbone").mkdir(parents=True)
+    directory.mkdir()
+    about = {"labels": ["bad", "good"], "reviews": {"source": "local"}, "max_length": 8}
+    about |= {"source": "local", "sha256": "0"}  # what the backbone's has
+    for folder in (directory, path / "data/backbone"):
+        (folder / "about.json").write_text(json.dumps(about))
+    random = np.random.default_rng(0)
+    direction = random.normal(size=DIM) / DIM**0.5
+    for split in SPLITS:
+        labels = np.arange(count) * 2 // count
+        with features.writing(directory / f"{split}.parquet", DIM) as append:
+            for numbers in np.array_split(labels, count // 1000):
+                noise = random.normal(size=(len(numbers), DIM))
+                append((noise + (2 * numbers[:, None] - 1) * direction).astype("f4"), numbers)
+
+
+@pytest.fixture(scope="module")
+def svms(tmp_path_factory):
+    """Projects in which the SVM has run with no vectors in memory, and its peaks, by reviews."""
+    ran = {}
+    for count in (SMALL, LARGE):
+        path = project(tmp_path_factory.mktemp("svm") / "project")
+        write_features(path, count)
+        code = "from stages import svm; svm.IN_MEMORY = 0; svm.main()"
+        ran[count] = path, peak(path, code)
+    return ran
+
+
+def test_the_svm_takes_no_more_memory_for_more_reviews(svms):
+    assert svms[LARGE][1] < 1.1 * svms[SMALL][1]
+
+
+def test_the_svm_of_blocks_scores_what_linear_svc_scores(svms, monkeypatch):
+    from stages import svm
+
+    path, _ = svms[SMALL]
+    monkeypatch.chdir(path)
+    files = ("metrics/svm.json", "data/predictions/svm.csv")
+    blocks, streamed = (json.loads((path / files[0]).read_text()), (path / files[1]).read_bytes())
+    assert 0.75 < blocks["test"]["accuracy"] < 0.95
+    monkeypatch.setattr(svm, "IN_MEMORY", 0)
+    svm.main()
+    assert (path / files[1]).read_bytes() == streamed
+    monkeypatch.setattr(svm, "IN_MEMORY", SMALL)
+    svm.main()
+    whole = json.loads((path / files[0]).read_text())
+    for split in ("validation", "test"):
+        assert abs(whole[split]["accuracy"] - blocks[split]["accuracy"]) < 0.005
+
+
+def test_a_report_of_many_reviews_is_no_larger_than_one_of_few(tmp_path):
+    """Lists are cut, pictures have bins; neither time nor memory is out of proportion."""
+    sizes, peaks = {}, {}
+    for count in (1_000, 100_000):
+        path = project(tmp_path / f"{count}")
+        wrong = {name: range(number, count, 5 + number) for number, name in enumerate(MODELS)}
+        experiment.write(path, wrong=wrong, count=count)
+        peaks[count] = peak(path, "from stages import report; report.main()")
+        sizes[count] = sum(
+            (path / f"metrics/report.{kind}").stat().st_size for kind in ("html", "md")
+        )
+    assert sizes[100_000] < 1.1 * sizes[1_000]
+    assert peaks[100_000] < 1.6 * peaks[1_000]
