@@ -9,6 +9,7 @@ metrics  metrics/extract-cls-features.json: what was verified; metrics/costs/
 """
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from stages.lib import about, outputs, params, stage
@@ -26,7 +27,16 @@ def main() -> None:
     import numpy as np
     from tqdm.auto import tqdm
 
-    from stages.lib import backbone, costs, features, first_token, inference, precision, tokens
+    from stages.lib import (
+        backbone,
+        costs,
+        features,
+        first_token,
+        inference,
+        precision,
+        processes,
+        tokens,
+    )
 
     chosen = precision.resolve(p.precision)
     device = precision.device()
@@ -36,28 +46,37 @@ def main() -> None:
 
     sizes = {name: tokens.count(name) for name in SPLITS}
     start = time.perf_counter()
+
+    def vectors(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """[CLS] vectors and labels of a split, chunk by chunk; all processes work on each."""
+        with tqdm(total=sizes[name], desc=name, unit="review") as progress:
+            for chunk in tokens.chunks(name, CHUNK):
+                cls = inference.run(
+                    lambda **batch: model(**batch).last_hidden_state[:, 0],
+                    chunk.input_ids,
+                    pad_token_id=pad_token_id,
+                    tokens_per_batch=p.extract_cls_features.tokens_per_batch,
+                    device=device,
+                    progress=progress,
+                )
+                if not np.isfinite(cls).all():
+                    raise InputError(
+                        f"{name}: [CLS] vectors are not finite in {chosen}: "
+                        "set 'precision: fp32' in params.yaml"
+                    )
+                yield cls, chunk.labels
+
+    if not processes.state().is_main_process:
+        for name in SPLITS:
+            for _ in vectors(name):
+                pass
+        return
     with outputs.replacing_directory(features.FEATURES) as directory:
         about.write(directory, about.read(tokens.TOKENIZED))
-        for name, size in sizes.items():
-            with (
-                features.writing(directory / f"{name}.parquet", facts["dim"]) as append,
-                tqdm(total=size, desc=name, unit="review") as progress,
-            ):
-                for chunk in tokens.chunks(name, CHUNK):
-                    cls = inference.run(
-                        lambda **batch: model(**batch).last_hidden_state[:, 0],
-                        chunk.input_ids,
-                        pad_token_id=pad_token_id,
-                        tokens_per_batch=p.extract_cls_features.tokens_per_batch,
-                        device=device,
-                        progress=progress,
-                    )
-                    if not np.isfinite(cls).all():
-                        raise InputError(
-                            f"{name}: [CLS] vectors are not finite in {chosen}: "
-                            "set 'precision: fp32' in params.yaml"
-                        )
-                    append(cls, chunk.labels)
+        for name in SPLITS:
+            with features.writing(directory / f"{name}.parquet", facts["dim"]) as append:
+                for cls, labels in vectors(name):
+                    append(cls, labels)
     seconds = time.perf_counter() - start
     outputs.write_json(METRICS, facts)
     costs.write(

@@ -16,8 +16,6 @@ metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json
 from stages.lib import params, stage
 
 NAME = "finetune-head"
-# Vectors at a time, without gradients.
-BATCH = 1024
 
 
 def main() -> None:
@@ -27,7 +25,6 @@ def main() -> None:
 
     from stages.lib import (
         about,
-        batches,
         card,
         checkpoints,
         classifier,
@@ -36,6 +33,7 @@ def main() -> None:
         head,
         outputs,
         precision,
+        processes,
         scoring,
         training,
     )
@@ -46,26 +44,21 @@ def main() -> None:
     set_seed(p.seed)
     model = classifier.create(data["labels"])
     module = head.Head(model)
-
-    def lengths(split: head.Vectors) -> np.ndarray:
-        return np.ones(len(split), np.int64)
-
     seconds = training.train(
         NAME,
         module,
-        train=training.Split(
-            splits["train"],
-            batches.LengthGrouped(lengths(splits["train"]), p.finetune_head.batch_size, p.seed),
-        ),
-        validation=training.Split(
-            splits["validation"], batches.TokenBudget(lengths(splits["validation"]), BATCH)
-        ),
+        rows=splits["train"],
+        lengths=np.ones(len(splits["train"]), np.int64),
+        logits=lambda: head.logits(module, splits["validation"]),
+        labels=splits["validation"].labels,
         settings=p.finetune_head,
         seed=p.seed,
         chosen="fp32",
         inputs=[features.FEATURES, classifier.BACKBONE],
         collate=head.collate,
     )
+    if not processes.state().is_main_process:
+        return
     scores = scoring.write(
         NAME,
         data["labels"],

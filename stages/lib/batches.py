@@ -47,6 +47,23 @@ class LengthGrouped(Sampler[list[int]]):
         yield from (batches[index] for index in random.permutation(len(batches)))
 
 
+class Share(Sampler[list[int]]):
+    """Of each batch of `batches` the rows of the process `index` of `count`, which may be none."""
+
+    def __init__(self, batches: LengthGrouped, index: int, count: int) -> None:
+        self.batches, self.index, self.count = batches, index, count
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batches.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # Not in blocks: rows are sorted by length, and every process should have as much to do.
+        return (batch[self.index :: self.count] for batch in self.batches)
+
+
 class TokenBudget(Sampler[list[int]]):
     """Batches of row indices for inference, the longest first, each of at most `tokens` tokens with
     padding (or of one row)."""
@@ -65,6 +82,16 @@ class TokenBudget(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
+
+
+def turns(batches: Sequence[list[int]], count: int) -> list[list[list[int]]]:
+    """`batches` in turns of `count`, one for each process; the last batch again where there are not
+    enough, so that every process has one."""
+    last = len(batches) - 1
+    return [
+        [batches[min(first + index, last)] for index in range(count)]
+        for first in range(0, len(batches), count)
+    ]
 
 
 def pad(rows: Sequence[torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:

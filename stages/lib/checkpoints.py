@@ -11,7 +11,7 @@ from typing import Any
 from stages.lib.pipeline import LIBRARIES, read_yaml
 
 CHECKPOINTS = Path("tmp/checkpoints")
-REST = {"optimizer.pt", "scheduler.pt", "rng_state.pth"}
+REST = {"optimizer.pt", "scheduler.pt"}
 
 
 def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
@@ -49,25 +49,35 @@ def _code() -> list[Path]:
     ]
 
 
-def last(directory: Path) -> str | None:
-    """The newest whole checkpoint, or None. What a killed run left half-written is deleted."""
+def last(directory: Path, processes: int) -> str | None:
+    """The newest whole checkpoint of so many processes, or None.
+
+    What a killed run left half-written is deleted.
+    """
     whole = []
     for path in directory.glob("checkpoint-*"):
-        if _is_whole(path):
+        if _is_whole(path, processes):
             whole.append(path)
         else:
             shutil.rmtree(path)
     return str(max(whole, key=_step)) if whole else None
 
 
-def _is_whole(checkpoint: Path) -> bool:
+def files(processes: int) -> set[str]:
+    """What the Trainer writes into a checkpoint of so many processes beside weights and state."""
+    if processes == 1:
+        return REST | {"rng_state.pth"}
+    return REST | {f"rng_state_{index}.pth" for index in range(processes)}
+
+
+def _is_whole(checkpoint: Path, processes: int) -> bool:
     # The Trainer writes its state last; what it was deleting when it was killed may still have one.
     names = {path.name for path in checkpoint.iterdir()}
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return names >= REST and any(name.endswith(".safetensors") for name in names)
+    return names >= files(processes) and any(name.endswith(".safetensors") for name in names)
 
 
 def _step(checkpoint: Path) -> int:

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import numpy as np
 from transformers import PreTrainedModel, set_seed
 
 from stages.lib import (
     about,
-    batches,
     card,
     checkpoints,
     classifier,
@@ -17,6 +17,7 @@ from stages.lib import (
     inference,
     outputs,
     precision,
+    processes,
     scoring,
     tokens,
     training,
@@ -45,37 +46,31 @@ def run(
     first_token.only(model)
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
+
+    def logits(split: str) -> np.ndarray:
+        return inference.logits(model, splits[split].input_ids, description=split)
+
     seconds = training.train(
         name,
         model,
-        train=training.Split(
-            splits["train"],
-            batches.LengthGrouped(splits["train"].lengths, settings.batch_size, common.seed),
-        ),
-        validation=training.Split(
-            splits["validation"],
-            batches.TokenBudget(splits["validation"].lengths, inference.TOKENS_PER_BATCH),
-        ),
+        rows=splits["train"],
+        lengths=splits["train"].lengths,
+        logits=lambda: logits("validation"),
+        labels=splits["validation"].labels,
         settings=settings,
         seed=common.seed,
         chosen=chosen,
         inputs=[tokens.TOKENIZED, classifier.BACKBONE],
         collate=tokens.Collator(model.config.pad_token_id),
     )
-    scores = scoring.write(
-        name,
-        data["labels"],
-        {
-            split: (
-                splits[split].labels,
-                classifier.probabilities(
-                    # In float32, as who loads the saved model gets them.
-                    inference.logits(model, splits[split].input_ids, description=split)
-                ),
-            )
-            for split in ("validation", "test")
-        },
-    )
+    results = {
+        # In float32, as who loads the saved model gets them.
+        split: (splits[split].labels, classifier.probabilities(logits(split)))
+        for split in ("validation", "test")
+    }
+    if not processes.state().is_main_process:
+        return
+    scores = scoring.write(name, data["labels"], results)
     parameters = classifier.parameters(model)
     path = classifier.MODELS / name
     with outputs.replacing_directory(path) as directory:

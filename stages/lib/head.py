@@ -67,15 +67,9 @@ class Head(nn.Module):
         self.classifier = copy.copy(model)
         self.classifier._modules = model._modules | {model.base_model_prefix: Cached(pooler)}
 
-    def forward(
-        self, cls: torch.Tensor, labels: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
-        """Logits [reviews, labels] of [CLS] vectors [reviews, dim], with the loss where labels are
-        given."""
-        logits = self.classifier(inputs_embeds=cls[:, None]).logits
-        if labels is None:
-            return {"logits": logits}
-        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+    def forward(self, cls: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Logits [reviews, labels] of [CLS] vectors [reviews, dim]."""
+        return {"logits": self.classifier(inputs_embeds=cls[:, None]).logits}
 
 
 @torch.inference_mode()

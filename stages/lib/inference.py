@@ -1,4 +1,4 @@
-"""Running a model over reviews without training it."""
+"""Running a model over reviews without training it, each process over its share of the batches."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from stages.lib import batches
+from stages.lib import batches, processes
 
 # With padding; of batches without gradients.
 TOKENS_PER_BATCH = 2048
@@ -25,27 +25,32 @@ def run(
 ) -> np.ndarray:
     """`compute(input_ids=, attention_mask=)` over batches by token budget, in the order of `rows`.
 
-    `compute` gives [batch, width] of any float dtype; the result is float32 [rows, width].
-    `progress` advances by the rows that are done.
+    `compute` gives [batch, width] of any float dtype; the result is float32 [rows, width], the
+    same in every process and for any number of them. `progress` advances by the rows that are done.
     """
-    result: np.ndarray | None = None
-    sampler = batches.TokenBudget([len(row) for row in rows], tokens_per_batch)
-    for chosen in sampler:
+    here = processes.state()
+    turns = batches.turns(
+        list(batches.TokenBudget([len(row) for row in rows], tokens_per_batch)), here.num_processes
+    )
+    values = []
+    for turn in turns:
+        chosen = turn[here.process_index]
         batch = batches.pad([rows[row] for row in chosen], pad_token_id)
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        values = compute(**batch).float().cpu().numpy()
-        if result is None:
-            result = np.empty((len(rows), values.shape[1]), np.float32)
-        result[chosen] = values
-        progress.update(len(chosen))
-    assert result is not None, "there are always rows: empty splits are refused at download"
+        values.append(compute(**batch).float())
+        progress.update(sum(map(len, turn)))
+    shares = [np.concatenate(share) for share in zip(*turns, strict=True)]
+    parts = processes.gathered(torch.cat(values), max(map(len, shares))).cpu().numpy()
+    result = np.empty((len(rows), parts.shape[-1]), np.float32)
+    for share, part in zip(shares, parts, strict=True):
+        result[share] = part[: len(share)]
     return result
 
 
 def logits(model: PreTrainedModel, rows: Sequence[torch.Tensor], *, description: str) -> np.ndarray:
     """A classifier's logits of token ids, float32 [rows, labels], with a bar of its own."""
     model.eval()
-    with tqdm(total=len(rows), desc=description, unit="review") as progress:
+    with tqdm(total=len(rows), desc=description, unit="review", leave=None) as progress:
         return run(
             lambda **batch: model(**batch).logits,
             rows,

@@ -98,6 +98,7 @@ class Params(BaseModel):
     )
 
     source: Literal["auto", "hub", "pypi"]
+    launch: Annotated[str, Field(pattern=r"^\S")]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     dataset: Dataset

@@ -4,14 +4,15 @@ from typing import Any
 
 import torch
 
+from stages.lib import processes
 from stages.lib.errors import InputError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def device() -> torch.device:
-    """CUDA where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """CUDA where there is one (of several processes each has its own), else the CPU."""
+    return processes.state().device
 
 
 def resolve(precision: str, where: str = "params.yaml: precision") -> str:
@@ -41,10 +42,14 @@ def _on_cpu() -> str:
 
 
 def describe(precision: str) -> dict[str, Any]:
-    """For the costs: precision and device, with its threads (CPU) or peak memory (GPU)."""
-    where = device()
+    """For the costs: precision and device, with its threads (CPU) or peak memory (GPU).
+
+    Threads and memory are those of one process.
+    """
+    where, count = device(), processes.state().num_processes
+    times = f"{count} x " if count > 1 else ""
     if where.type == "cuda":
         peak = round(torch.cuda.max_memory_allocated() / 1e6, 1)
         name = torch.cuda.get_device_name(where)
-        return {"precision": precision, "device": name, "peak_memory_mb": peak}
-    return {"precision": precision, "device": f"cpu, {torch.get_num_threads()} threads"}
+        return {"precision": precision, "device": times + name, "peak_memory_mb": peak}
+    return {"precision": precision, "device": f"{times}cpu, {torch.get_num_threads()} threads"}

@@ -1,20 +1,29 @@
 """How every stage starts and ends.
 
 A wrong input becomes one line on stderr and exit status 1, a bug keeps its traceback, and what the
-stage had written before is put back in either case.
+stage had written before is put back in either case. Of several processes (see `launch` in
+params.yaml) the first to fail says why, the others end without a word, and the main one puts back.
 """
 
+import ctypes
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from stages.lib import pipeline
 from stages.lib.errors import InputError
 
+# As torchrun, which Accelerate uses, tells the processes that it starts.
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
+IS_MAIN = os.environ.get("RANK", "0") == "0"
+
 # No bars in logs. tqdm reads this when it is imported, which is after this module.
-if not sys.stderr.isatty():
+if not (sys.stderr.isatty() and IS_MAIN):
     os.environ.setdefault("TQDM_DISABLE", "1")
 
 _OF_THE_MACHINE = {
@@ -26,27 +35,77 @@ _OF_THE_MACHINE = {
     errno.EPERM,
     errno.ENOMEM,
 }
+_AGAIN = "run the same command again to go on"
+# What PyTorch says, in words alone, when the process at the other end is gone.
+_LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue failed")
+
+
+class _Terminated(BaseException):
+    """SIGTERM: of the user, a scheduler, or the launcher after another process died."""
 
 
 def run(main: Callable[[], None]) -> None:
     """Run `main`, the whole of a stage."""
+    signal.signal(signal.SIGTERM, _terminate)
+    if PROCESSES > 1:
+        _end_with_the_launcher()
     try:
         try:
             pipeline.check_libraries()
             main()
         except BaseException:
-            _put_back()
+            if IS_MAIN:
+                _put_back()
             raise
     except InputError as error:
         _stop(str(error))
     except KeyboardInterrupt:
-        _stop("interrupted; run the same command again to go on", status=130)
+        _stop(f"interrupted; {_AGAIN}", status=130)
+    except _Terminated:
+        _stop(_ended(), status=128 + signal.SIGTERM)
     except Exception as error:
+        if PROCESSES > 1 and isinstance(error, RuntimeError) and _LOST.search(str(error)):
+            _stop(_ended())
         number = _errno(error)
         if number not in _OF_THE_MACHINE:
+            if not _is_first():
+                sys.exit(1)
             raise
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""
         _stop(f"{where}{os.strerror(number).lower()}; what was there before is as it was")
+
+
+def _terminate(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _Terminated
+
+
+def _ended() -> str:
+    if PROCESSES == 1:
+        return f"terminated; {_AGAIN}"
+    return f"one of the {PROCESSES} processes died or was told to end; {_AGAIN}"
+
+
+def _end_with_the_launcher() -> None:
+    """Have Linux send SIGTERM when the launcher dies, whose processes would train on without it."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def _is_first() -> bool:
+    """Whether no other process of the stage on this machine has said why it ends."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if PROCESSES == 1 or not file:
+        return True
+    # .../<one run of the launcher>/<process>/error.json
+    try:
+        (Path(file).parents[1] / "said").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _put_back() -> None:
@@ -72,5 +131,7 @@ def _errno(error: BaseException | None) -> int | None:
 
 def _stop(message: str, status: int = 1) -> None:
     name = os.environ.get("DVC_STAGE", "")
+    if not _is_first():
+        sys.exit(status)
     print(f"error: {name + ': ' if name else ''}{' '.join(message.split())}", file=sys.stderr)
     sys.exit(status)

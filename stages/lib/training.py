@@ -1,58 +1,79 @@
 """Training a classifier through the Trainer: batches by length, curves, checkpoints to resume from,
-and the best epoch by validation accuracy at the end."""
+and the best epoch by validation accuracy at the end.
 
+Several processes share each batch of `batch_size` reviews and average their gradients, so that the
+batches, their order and the schedule are those of one process.
+"""
+
+import math
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from accelerate.data_loader import prepare_data_loader
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
-from stages.lib import checkpoints, precision, scoring
+from stages.lib import batches, checkpoints, precision, processes, scoring
 from stages.lib.curves import Curves
 from stages.lib.errors import InputError
 from stages.lib.params import Training
 
-
-@dataclass(frozen=True)
-class Split:
-    """What the Trainer sees of a split: the rows, and the batches that they come in."""
-
-    rows: Dataset
-    batches: Sampler[list[int]]
+# The label of a review that counts for nothing, to the Trainer and to PyTorch.
+IGNORED = -100
 
 
 class BatchTrainer(Trainer):
-    """A Trainer whose batches come from samplers of whole batches."""
+    """A Trainer on this process's share of whole batches, which `score` evaluates."""
 
-    def __init__(self, *, train: Split, validation: Split, **kwargs: Any) -> None:
-        super().__init__(train_dataset=train.rows, eval_dataset=validation.rows, **kwargs)
-        self._train, self._validation = train, validation
+    def __init__(
+        self, *, share: batches.Share, score: Callable[[], dict[str, float]], **kwargs: Any
+    ) -> None:
+        # A data set to evaluate on is not used, but the Trainer insists on one.
+        super().__init__(compute_loss_func=_loss, eval_dataset=(), **kwargs)
+        self._share, self._score = share, score
 
     def get_train_dataloader(self) -> DataLoader:
-        return self._loader(self._train)
-
-    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
-        return self._loader(self._validation)
-
-    def _loader(self, split: Split) -> DataLoader:
-        # A generator of its own: drawing from the global one would shift dropout.
         loader = DataLoader(
-            split.rows,
-            batch_sampler=split.batches,
-            collate_fn=self.data_collator,
+            self.train_dataset,
+            batch_sampler=self._share,
+            collate_fn=self._collate,
             pin_memory=self.args.dataloader_pin_memory,
+            # Of its own: drawing from the global one would shift dropout.
             generator=torch.Generator(),
         )
-        return self.accelerator.prepare(loader)
+        # Not accelerator.prepare, which would take a share of the share.
+        return prepare_data_loader(
+            loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
+        )
+
+    def _collate(self, rows: list[Any]) -> dict[str, torch.Tensor]:
+        batch = self.data_collator(rows or [self.train_dataset[0]])
+        if not rows:
+            # A process without a share of a small batch takes part in the step all the same.
+            batch["labels"].fill_(IGNORED)
+        return batch
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        metrics = {f"eval_{name}": value for name, value in self._score().items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+
+def _loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
+    """The process's part of the mean over the batch; the Trainer adds the parts of all."""
+    total = cross_entropy(outputs["logits"], labels, ignore_index=IGNORED, reduction="sum")
+    return total / num_items_in_batch
 
 
 class StopOnDivergence(transformers.TrainerCallback):
@@ -106,8 +127,10 @@ def train(
     name: str,
     model: torch.nn.Module,
     *,
-    train: Split,
-    validation: Split,
+    rows: Dataset,
+    lengths: Sequence[int],
+    logits: Callable[[], np.ndarray],
+    labels: np.ndarray,
     settings: Training,
     seed: int,
     chosen: str,
@@ -116,21 +139,30 @@ def train(
 ) -> float:
     """Train `model` in place, to its best epoch by validation accuracy; gives the seconds it took.
 
-    `model` takes the batches of `collate` and gives a loss and logits [rows, labels]; `chosen` is a
-    precision as `precision.resolve` gives it. Goes on from the last checkpoint of a killed run with
-    the same code, settings, seed and `inputs` (files or directories); who saves the model calls
-    `checkpoints.remove` afterwards. Writes the curves of data/curves/<name>. Raises InputError when
-    the loss is no longer a number.
+    `model` takes the batches that `collate` makes of `rows`, which have so many tokens (`lengths`),
+    and gives logits [rows, labels]. `logits` gives those of the validation reviews, whose true
+    labels are `labels`. `chosen` is a precision as `precision.resolve` gives it. Goes on from the
+    last checkpoint of a killed run with the same code, settings, seed, number of processes and
+    `inputs` (files or directories); who saves the model calls `checkpoints.remove` afterwards.
+    Writes the curves of data/curves/<name>. Raises InputError when the loss is no longer a number.
     """
-    device = precision.device()
-    directory = checkpoints.directory(
-        name, inputs, [settings, seed, chosen, str(device), torch.get_num_threads()]
-    )
+    here = processes.state()
+    device, count = precision.device(), here.num_processes
+    machine = [device.type, torch.get_num_threads(), count]
+
+    def prepare() -> tuple[Path, str | None]:
+        directory = checkpoints.directory(name, inputs, [settings, seed, chosen, *machine])
+        if checkpoint := checkpoints.last(directory, count):
+            print(f"going on from {checkpoint}", file=sys.stderr)
+        return directory, checkpoint
+
+    directory, checkpoint = processes.from_main(prepare)
+    whole = batches.LengthGrouped(lengths, settings.batch_size, seed)
     arguments = TrainingArguments(
         output_dir=str(directory),
         learning_rate=settings.lr,
         num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=math.ceil(settings.batch_size / count),
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup,
         lr_scheduler_type="linear",
@@ -145,29 +177,36 @@ def train(
         load_best_model_at_end=True,
         metric_for_best_model="accuracy",
         # Ten points an epoch: enough for a curve.
-        logging_steps=max(1, len(train.batches) // 10),
+        logging_steps=max(1, len(whole) // 10),
         logging_nan_inf_filter=False,
         report_to="none",
         # Progress, above, instead of the Trainer's own bar.
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
+        # What is trained is used in every step, and buffers never change.
+        ddp_find_unused_parameters=False,
+        ddp_broadcast_buffers=False,
     )
-    # One GPU: with several the Trainer would fall back to DataParallel, without mixed precision.
+    # One GPU a process: with several the Trainer would fall back to DataParallel, without mixed
+    # precision.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    # As params.yaml has it, whatever a configuration of Accelerate says.
+    arguments.mixed_precision = "no" if chosen == "fp32" else chosen
     clock = Clock()
+    shown = [Progress(), Curves(name)] if here.is_main_process else []
     trainer = BatchTrainer(
         model=model,
         args=arguments,
-        train=train,
-        validation=validation,
+        train_dataset=rows,
+        share=batches.Share(whole, here.process_index, count),
+        score=lambda: _scores(logits(), labels),
         data_collator=collate,
-        compute_metrics=_evaluate,
-        callbacks=[StopOnDivergence(), Progress(), Curves(name), clock],
+        callbacks=[StopOnDivergence(), clock, *shown],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = checkpoints.last(directory)
-    if checkpoint:
-        print(f"going on from {checkpoint}", file=sys.stderr)
+    if not here.is_main_process:
+        # Other dropout masks than those of the main process, whose seed the Trainer has set.
+        torch.manual_seed(int(np.random.SeedSequence([seed, here.process_index]).generate_state(1)))
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = clock.seconds
     # Accelerate has wrapped the forward pass into autocast; who loads the saved model has it bare.
@@ -175,10 +214,8 @@ def train(
     return seconds
 
 
-def _evaluate(evaluation: EvalPrediction) -> dict[str, float]:
-    """Scores, and the mean loss over reviews: the Trainer's own is a mean over batches, which here
-    differ in size."""
-    logits, labels = evaluation.predictions, evaluation.label_ids
-    loss = cross_entropy(torch.from_numpy(logits).float(), torch.from_numpy(labels))
+def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Scores, and the mean loss over reviews."""
+    loss = cross_entropy(torch.tensor(logits), torch.tensor(labels))
     scores = scoring.scores(labels, logits.argmax(-1), classes=logits.shape[-1])
     return scores | {"loss": loss.item()}
