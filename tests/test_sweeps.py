@@ -8,9 +8,20 @@ import copy
 import json
 import re
 import statistics
+import time
 
 import pytest
-from test_docs import wait_for_the_queue
+
+
+def wait_for_the_queue(project, failing):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        status = project.dvc("queue", "status").stdout
+        if not re.search(r"\b(Running|Queued)$", status, re.M):
+            assert len(re.findall(r"\bFailed$", status, re.M)) == failing, status
+            return
+        time.sleep(1)
+    raise AssertionError(f"the queue is not done: {status}")
 
 
 @pytest.fixture(scope="module")
