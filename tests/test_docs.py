@@ -4,7 +4,6 @@ A block that a test cannot run says why in the line above it: <!-- not run: need
 """
 
 import re
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,17 +64,6 @@ def run(project, line, place):
     return text
 
 
-def wait_for_the_queue(project):
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        status = project.dvc("queue", "status").stdout
-        if not re.search(r"\b(Running|Queued)$", status, re.M):
-            assert "Failed" not in status, status
-            return
-        time.sleep(1)
-    raise AssertionError(f"the queue is not done: {status}")
-
-
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if session(page)], ids=lambda page: page.name
 )
@@ -87,8 +75,6 @@ def test_the_commands_of_a_page_work(page, after, tmp_path):
         text = run(after, line, place)
         for words in filter(None, (wanted.split() for wanted in expected)):
             assert words[0] in text, f"$ {line}\n{text}"
-        if line.startswith("dvc queue start"):
-            wait_for_the_queue(after)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

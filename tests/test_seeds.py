@@ -1,6 +1,5 @@
 """Seeds: what `dvc exp show --json` and dvc.lock say becomes mean and standard deviation."""
 
-import json
 import statistics
 from collections import Counter
 
@@ -136,23 +135,3 @@ def test_without_experiments_one_line_says_what_to_run(ran):
         "error: no finished experiments of this commit (--all-commits has the others); run "
         "dvc exp run --queue -S 'seed=1,2,3,4,5', then dvc queue start\n"
     )
-
-
-def test_experiments_of_dvc_become_a_table(after):
-    accuracies = []
-    for seed in (1, 2):
-        after.dvc("exp", "run", "--set-param", f"seed={seed}", "svm")
-        accuracies.append(after.read("metrics/svm.json")["test"]["accuracy"])
-    done = after.run("python", "-m", "stages.seeds", "--json")
-    (row,) = json.loads(done.stdout)
-    assert (row["model"], row["seeds"]) == ("svm", 2)
-    assert row["test.accuracy mean"] == pytest.approx(statistics.mean(accuracies))
-    assert row["test.accuracy std"] == pytest.approx(statistics.stdev(accuracies))
-    assert "left out: models that no experiment ran: finetune-full, " in done.stderr
-
-    plain = after.run("python", "-m", "stages.seeds").stdout
-    assert plain.splitlines()[1].split()[:2] == ["svm", "2"]
-    assert "\x1b" not in plain
-    assert after.run("python", "-m", "stages.seeds", "--md").stdout.startswith("| model ")
-    table = after.run("python", "-m", "stages.seeds", "--csv").stdout
-    assert table.startswith("model,settings,seeds,validation.accuracy mean,")

@@ -1,0 +1,218 @@
+"""Storage servers on loopback for tests of DVC's remotes: sshd, an S3-compatible one, and a wire to
+either that stops in the middle of a transfer."""
+
+import contextlib
+import getpass
+import json
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from hashlib import md5
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[1]
+# DVC with its plug-in for S3, made by the Makefile.
+S3_ENVIRONMENT = ROOT / ".venv/s3/bin"
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
+
+
+class Server(NamedTuple):
+    """A storage server, and what a user has to know of it."""
+
+    port: int
+    dvc: str  # the program, with the plug-in
+    heading: str  # of the section of docs/sharing.md
+    examples: dict[str, str]  # what is an example there, and what it is here
+    address: tuple[str, str]  # the option that has the port, and its value with {port}
+    secrets: list[str]  # none of which may be in git
+    variables: dict[str, str]  # that do for the credentials in the configuration
+    hashes: Callable[[], dict[str, str]]  # the MD5 of what is stored, by the name under files/md5
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def answers(port: int, process: subprocess.Popen) -> None:
+    """Wait until something listens on the port."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{process.args} does not listen on port {port}")
+
+
+@contextlib.contextmanager
+def ended(process: subprocess.Popen) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def ssh(directory: Path) -> Iterator[Server]:
+    """An sshd with keys and a configuration of its own, for the user who runs the tests."""
+    passphrase = "correct horse battery staple"
+    for name, words in (("host", ""), ("user", passphrase)):
+        make = (
+            "ssh-keygen",
+            "-q",
+            "-t",
+            "ed25519",
+            "-N",
+            words,
+            "-C",
+            name,
+            "-f",
+            directory / name,
+        )
+        subprocess.run(make, check=True)
+    if os.geteuid() == 0:
+        # Where sshd, as root, puts the process that talks before the login; gone at the next boot.
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    port = free_port()
+    config = directory / "sshd_config"
+    config.write_text(f"""\
+ListenAddress 127.0.0.1:{port}
+HostKey {directory}/host
+AuthorizedKeysFile {directory}/user.pub
+AuthenticationMethods publickey
+PermitRootLogin prohibit-password
+StrictModes no
+UsePAM no
+PidFile none
+Subsystem sftp internal-sftp
+""")
+    with (directory / "log").open("w") as log:
+        process = subprocess.Popen((SSHD, "-D", "-e", "-f", config), stderr=log)
+    with ended(process):
+        answers(port, process)
+        storage = directory / "storage"
+        yield Server(
+            port,
+            "dvc",
+            "SSH",
+            {
+                "storage.example.org/srv/reviews": f"127.0.0.1{storage}",
+                "user alice": f"user {getpass.getuser()}",
+                "port 22": f"port {port}",
+                "~/.ssh/id_ed25519": str(directory / "user"),
+                "<passphrase>": f"'{passphrase}'",
+            },
+            ("port", "{port}"),
+            [passphrase, str(directory / "user")],
+            {},
+            lambda: {
+                str(path.relative_to(storage / "files/md5")): md5(path.read_bytes()).hexdigest()
+                for path in sorted((storage / "files/md5").rglob("*"))
+                if path.is_file() and path.suffix != ".tmp"
+            },
+        )
+
+
+@contextlib.contextmanager
+def s3(directory: Path) -> Iterator[Server]:
+    """The server of moto, with one bucket and one user who may use it: all else is refused."""
+    port = free_port()
+    with (directory / "log").open("w") as log:
+        process = subprocess.Popen(
+            (S3_ENVIRONMENT / "python", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)),
+            # As many calls as it takes to make the user, and the bucket.
+            env=os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"},
+            stdout=log,
+            stderr=log,
+        )
+    with ended(process):
+        answers(port, process)
+        url = f"http://127.0.0.1:{port}"
+        key, secret = boto(NEW_USER, url, "any", "any")
+        yield Server(
+            port,
+            str(S3_ENVIRONMENT / "dvc"),
+            "S3",
+            {
+                "https://s3.example.org": url,
+                "<access key>": key,
+                "<secret key>": f"'{secret}'",
+            },
+            ("endpointurl", "http://127.0.0.1:{port}"),
+            [key, secret],
+            {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret},
+            lambda: boto(STORED, url, key, secret),
+        )
+
+
+NEW_USER = """
+iam = client("iam")
+iam.create_user(UserName="alice")
+key = iam.create_access_key(UserName="alice")["AccessKey"]
+policy = {"Version": "2012-10-17",
+          "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+iam.put_user_policy(UserName="alice", PolicyName="s3", PolicyDocument=json.dumps(policy))
+client("s3").create_bucket(Bucket="bucket")
+print(json.dumps([key["AccessKeyId"], key["SecretAccessKey"]]))
+"""
+STORED = """
+s3 = client("s3")
+prefix = "reviews/files/md5/"
+stored = s3.list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
+content = lambda key: s3.get_object(Bucket="bucket", Key=key)["Body"].read()
+print(json.dumps({each["Key"].removeprefix(prefix): hashlib.md5(content(each["Key"])).hexdigest()
+                  for each in stored}))
+"""
+
+
+def boto(script: str, url: str, key: str, secret: str) -> Any:
+    """Run a script with AWS's own client; gives the JSON that it prints."""
+    start = f"""
+import boto3, functools, hashlib, json
+client = functools.partial(boto3.client, endpoint_url={url!r}, region_name="us-east-1",
+                           aws_access_key_id={key!r}, aws_secret_access_key={secret!r})
+"""
+    python = str(S3_ENVIRONMENT / "python")
+    done = subprocess.run((python, "-c", start + script), check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)
+
+
+class Wire:
+    """A port that leads to another, and stops when so many bytes have gone there."""
+
+    def __init__(self, to: int, limit: int) -> None:
+        self.stopped = threading.Event()
+        self._to, self._left, self._lock = to, limit, threading.Lock()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            near, _ = self._listener.accept()
+            far = socket.create_connection(("127.0.0.1", self._to))
+            for end in (near, far):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for arguments in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._carry, args=arguments, daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                if counted:
+                    with self._lock:
+                        data = data[: self._left]
+                        self._left -= len(data)
+                target.sendall(data)
+                if self._left == 0:
+                    self.stopped.set()
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,98 @@
+"""A sweep in the queue: what is shared runs once, what fails stops nothing, and machines share it.
+
+On the stage svm, which starts in a second: it does not read lora.lr, so that a sweep of it shares
+the stage, as it shares all but the last stages when everything runs.
+"""
+
+import copy
+import json
+import re
+import statistics
+import time
+
+import pytest
+
+
+def wait_for_the_queue(project, failing):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        status = project.dvc("queue", "status").stdout
+        if not re.search(r"\b(Running|Queued)$", status, re.M):
+            assert len(re.findall(r"\bFailed$", status, re.M)) == failing, status
+            return
+        time.sleep(1)
+    raise AssertionError(f"the queue is not done: {status}")
+
+
+@pytest.fixture(scope="module")
+def swept(ran, tmp_path_factory):
+    """The project after a sweep of six experiments and one that fails."""
+    directory = tmp_path_factory.mktemp("sweep")
+    project = ran.copy(directory / "project")
+    project.dvc("remote", "add", "--default", "storage", str(directory / "storage"))
+    project.git("commit", "--quiet", "--all", "--message", "remote")
+    project.git("clone", "--quiet", "--bare", str(project.path), str(directory / "bare"))
+    project.git("remote", "add", "origin", str(directory / "bare"))
+    project.dvc("push")
+    project.dvc("exp", "run", "--queue", "-S", "svm.C=-1", "svm")
+    sweep = ("-S", "lora.lr=1e-4,2e-4,5e-4", "-S", "seed=1,2")
+    project.dvc("exp", "run", "--queue", *sweep, "svm")
+    project.dvc("queue", "start")
+    wait_for_the_queue(project, failing=1)
+    return project
+
+
+def tasks(project, state):
+    """The tasks of the queue that ended so."""
+    return re.findall(rf"^(\w+) .*\b{state}$", project.dvc("queue", "status").stdout, re.M)
+
+
+def test_one_that_fails_stops_no_other_and_its_log_says_why(swept):
+    assert len(tasks(swept, "Success")) == 6
+    (failed,) = tasks(swept, "Failed")
+    assert "params.yaml: svm.C.0: -1 is wrong" in swept.dvc("queue", "logs", failed).stdout
+
+
+def test_what_experiments_share_runs_once(swept):
+    logs = "".join(swept.dvc("queue", "logs", task).stdout for task in tasks(swept, "Success"))
+    assert re.findall("Running stage '(.+)'", logs) == ["svm"] * 2  # one a seed
+    assert logs.count("Stage 'svm' is cached - skipping run") == 4
+
+
+def test_the_seeds_tool_reads_them_and_says_what_it_left_out(swept):
+    shown = json.loads(swept.dvc("exp", "show", "--json").stdout)
+    accuracies = {
+        data["params"]["params.yaml"]["data"]["seed"]: data["metrics"]["metrics/svm.json"]["data"]
+        for base in shown
+        for experiment in base["experiments"] or []
+        if (data := experiment["revs"][0]["data"]) and not experiment["revs"][0].get("error")
+    }
+    assert sorted(accuracies) == [1, 2]
+    values = [scores["test"]["accuracy"] for scores in accuracies.values()]
+    done = swept.run("python", "-m", "stages.seeds", "--json")
+    (row,) = json.loads(done.stdout)
+    assert (row["model"], row["seeds"]) == ("svm", 2)
+    assert row["test.accuracy mean"] == pytest.approx(statistics.mean(values))
+    assert row["test.accuracy std"] == pytest.approx(statistics.stdev(values))
+    assert "left out: experiments that are not finished: 1 failed" in done.stderr
+    assert "left out: models that no experiment ran: finetune-full, " in done.stderr
+
+    plain = swept.run("python", "-m", "stages.seeds").stdout
+    assert plain.splitlines()[1].split()[:2] == ["svm", "2"]
+    assert "\x1b" not in plain
+    assert swept.run("python", "-m", "stages.seeds", "--md").stdout.startswith("| model ")
+    table = swept.run("python", "-m", "stages.seeds", "--csv").stdout
+    assert table.startswith("model,settings,seeds,validation.accuracy mean,")
+
+
+def test_another_machine_takes_a_share(swept):
+    """Two clones of one bare repository, and one DVC remote."""
+    other = copy.copy(swept)
+    other.path = swept.path.with_name("other")
+    swept.git("clone", "--quiet", str(swept.path.with_name("bare")), str(other.path))
+    other.dvc("pull")
+    other.dvc("exp", "run", "-S", "seed=3", "svm")
+    other.dvc("exp", "push", "origin")
+    swept.dvc("exp", "pull", "origin")
+    (row,) = json.loads(swept.run("python", "-m", "stages.seeds", "--json").stdout)
+    assert (row["model"], row["seeds"]) == ("svm", 3)
