@@ -11,10 +11,13 @@ metrics  metrics/extract-cls-features.json: what was verified; metrics/costs/
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib import about, outputs, params, stage
-from stages.lib.errors import InputError
 from stages.lib.splits import SPLITS
+
+if TYPE_CHECKING:
+    import numpy as np
 
 BACKBONE = Path("data/backbone")
 METRICS = Path("metrics/extract-cls-features.json")
@@ -24,47 +27,19 @@ CHUNK = 8192
 
 def main() -> None:
     p = params.load("extract-cls-features", "precision")
-    import numpy as np
     from tqdm.auto import tqdm
 
-    from stages.lib import (
-        backbone,
-        costs,
-        features,
-        first_token,
-        inference,
-        precision,
-        processes,
-        tokens,
-    )
+    from stages.lib import costs, extraction, features, precision, processes, tokens
 
-    chosen = precision.resolve(p.precision)
-    device = precision.device()
-    model, pad_token_id, facts = backbone.load_verified(BACKBONE)
-    first_token.only(model)
-    model.to(device, precision.DTYPES[chosen])
-
+    extractor = extraction.Extractor(BACKBONE, p.precision, p.extract_cls_features.tokens_per_batch)
     sizes = {name: tokens.count(name) for name in SPLITS}
     start = time.perf_counter()
 
-    def vectors(name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def vectors(name: str) -> Iterator[tuple["np.ndarray", "np.ndarray"]]:
         """[CLS] vectors and labels of a split, chunk by chunk; all processes work on each."""
         with tqdm(total=sizes[name], desc=name, unit="review") as progress:
             for chunk in tokens.chunks(name, CHUNK):
-                cls = inference.run(
-                    lambda **batch: model(**batch).last_hidden_state[:, 0],
-                    chunk.input_ids,
-                    pad_token_id=pad_token_id,
-                    tokens_per_batch=p.extract_cls_features.tokens_per_batch,
-                    device=device,
-                    progress=progress,
-                )
-                if not np.isfinite(cls).all():
-                    raise InputError(
-                        f"{name}: [CLS] vectors are not finite in {chosen}: "
-                        "set 'precision: fp32' in params.yaml"
-                    )
-                yield cls, chunk.labels
+                yield extractor(chunk.input_ids, progress), chunk.labels
 
     if not processes.state().is_main_process:
         for name in SPLITS:
@@ -74,17 +49,17 @@ def main() -> None:
     with outputs.replacing_directory(features.FEATURES) as directory:
         about.write(directory, about.read(tokens.TOKENIZED))
         for name in SPLITS:
-            with features.writing(directory / f"{name}.parquet", facts["dim"]) as append:
+            with features.writing(directory / f"{name}.parquet", extractor.facts["dim"]) as append:
                 for cls, labels in vectors(name):
                     append(cls, labels)
     seconds = time.perf_counter() - start
-    outputs.write_json(METRICS, facts)
+    outputs.write_json(METRICS, extractor.facts)
     costs.write(
         "extract-cls-features",
         seconds=seconds,
         samples=sum(sizes.values()),
         size=features.FEATURES,
-        **precision.describe(chosen),
+        **precision.describe(extractor.precision),
     )
 
 

@@ -94,11 +94,14 @@ def turns(batches: Sequence[list[int]], count: int) -> list[list[list[int]]]:
     ]
 
 
-def pad(rows: Sequence[torch.Tensor], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, both int64 [rows, longest], padded on the right."""
+def pad(rows: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """`input_ids` and `attention_mask`, both int64 [rows, longest], of tensors, arrays or lists of
+    token ids, padded on the right."""
     lengths = torch.tensor([len(row) for row in rows])
     input_ids = torch.nn.utils.rnn.pad_sequence(
-        list(rows), batch_first=True, padding_value=pad_token_id
+        [torch.as_tensor(row, dtype=torch.int64) for row in rows],
+        batch_first=True,
+        padding_value=pad_token_id,
     )
     mask = torch.arange(input_ids.shape[1])[None, :] < lengths[:, None]
     return {"input_ids": input_ids, "attention_mask": mask.long()}

@@ -16,7 +16,7 @@ TOKENS_PER_BATCH = 2048
 @torch.inference_mode()
 def run(
     compute: Callable[..., torch.Tensor],
-    rows: Sequence[torch.Tensor],
+    rows: Sequence[Sequence[int]],
     *,
     pad_token_id: int,
     tokens_per_batch: int,

@@ -1,0 +1,38 @@
+"""stages.lib.extraction: [CLS] vectors of token ids, in whatever form an engine has them."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from stages.lib.errors import InputError
+from stages.lib.extraction import Extractor
+
+IDS = [[2, 7, 3], [2, 5, 6, 9, 8, 3], [2, 3]]
+
+
+@pytest.fixture(scope="module")
+def extractor(miniature):
+    return Extractor(miniature, "fp32", tokens_per_batch=8)
+
+
+def test_vectors_are_the_backbones_first_hidden_states_in_the_order_of_the_rows(
+    extractor, miniature
+):
+    backbone = AutoModel.from_pretrained(miniature).eval()
+    with torch.inference_mode():
+        expected = [backbone(torch.tensor([ids])).last_hidden_state[0, 0].numpy() for ids in IDS]
+    assert np.allclose(extractor(IDS), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [torch.tensor, lambda ids: np.array(ids, np.int32)])
+def test_tensors_and_arrays_give_what_lists_give(extractor, form):
+    assert np.array_equal(extractor([form(ids) for ids in IDS]), extractor(IDS))
+
+
+def test_vectors_that_are_not_finite_are_refused(miniature):
+    broken = Extractor(miniature, "fp32")
+    with torch.no_grad():
+        broken._model.embeddings.word_embeddings.weight[9] = torch.nan
+    with pytest.raises(InputError, match="not finite in fp32: set 'precision: fp32'"):
+        broken(IDS)
