@@ -121,6 +121,9 @@ def _roofline(_: str, section: dict[str, Any]) -> str:
                 f"{step} (target)": f"{share:.0%} ({ROOFS[shape][step]:.0%})"
                 for step, share in section[shape]["shares"].items()
             },
+            "GFLOPs a review": ", ".join(
+                f"{flops / 1e9:.2g}" for flops in section[shape]["flops_per_review"].values()
+            ),
         }
         for shape in SHAPES
     ]
@@ -128,7 +131,7 @@ def _roofline(_: str, section: dict[str, Any]) -> str:
 ## Roofline
 
 FLOP/s of a step (PyTorch's counter, padding included) over those of a large matrix product in the \
-same process and dtype. {section["date"]}.
+same process and dtype; FLOPs a review in the order of the columns before. {section["date"]}.
 
 {_table(rows)}"""
 

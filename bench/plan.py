@@ -2,7 +2,7 @@
 
     python -m bench.plan [--euros-per-hour 0.1] [--reviews 1e7 1e9]
 
-Reads metrics/costs and the sizes of data/; time is taken to grow with the reviews, which the bench
+Reads metrics/costs; time is taken to grow with the reviews, which the bench
 has measured (metrics/bench.md: growth, corpus). The price is that of the machine which ran it.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-COSTS = Path("metrics/costs")
+COSTS = Path(__file__).parents[1] / "metrics/costs"
 # As in the table: what is counted in reviews, over all epochs.
 STEPS = {
     "tokenize": "tokenize",

@@ -57,8 +57,8 @@ def matmul_peak(dtype: torch.dtype) -> float:
     return 2 * size**3 / best(lambda: one @ one, 7)
 
 
-def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> float:
-    """FLOP/s over the batches, the first few of which only warm up."""
+def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> tuple[float, float]:
+    """FLOP/s and FLOPs a review, over the batches, the first few of which only warm up."""
     for batch in data[:WARMUP]:
         step(batch)
     counter = FlopCounterMode(display=False)
@@ -70,7 +70,9 @@ def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> f
         for batch in data[WARMUP:]:
             step(batch)
 
-    return counter.get_total_flops() / best(run, 3)
+    flops = counter.get_total_flops()
+    reviews = sum(len(batch["input_ids"]) for batch in data[WARMUP:])
+    return flops / best(run, 3), flops / reviews
 
 
 def padded(split: tokens.Tokens, sampler: Iterator[list[int]]) -> list[dict[str, torch.Tensor]]:
@@ -127,7 +129,9 @@ def main(chosen: str) -> None:
         sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
         results[name] = achieved(step, padded(split, iter(sampler)))
     peak = matmul_peak(dtype)
-    print(json.dumps({"peak": peak, "shares": {name: v / peak for name, v in results.items()}}))
+    shares = {name: speed / peak for name, (speed, _) in results.items()}
+    flops = {name: flops for name, (_, flops) in results.items()}
+    print(json.dumps({"peak": peak, "shares": shares, "flops_per_review": flops}))
 
 
 if __name__ == "__main__":

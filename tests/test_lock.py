@@ -8,6 +8,8 @@ import pytest
 from dvc.repo import Repo
 from test_declarations import NAMES
 
+from bench import plan
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -63,3 +65,8 @@ def test_the_readmes_table_is_the_reports():
     assert list(readme) == list(report)
     for name, row in readme.items():
         assert row == {column: report[name][column] for column in row}
+
+
+def test_the_plan_in_the_docs_is_of_the_committed_figures():
+    page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
+    assert plan.table(0.1, [1e7, 1e9]).to_markdown(index=False, disable_numparse=True) in page
