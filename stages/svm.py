@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from stages.lib.linear import Linear
 
 MODEL = Path("data/models/svm")
-# Training reviews. LinearSVC keeps about 25 bytes of memory a number, and the cross-validation fits
-# it five times more: docs/scale.md has time and memory of both.
+# Training reviews. docs/scale.md has time and memory of both.
 IN_MEMORY = 20_000
 
 
