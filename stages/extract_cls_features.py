@@ -45,6 +45,7 @@ def main() -> None:
         for name in SPLITS:
             for _ in vectors(name):
                 pass
+        processes.part()
         return
     with outputs.replacing_directory(features.FEATURES) as directory:
         about.write(directory, about.read(tokens.TOKENIZED))
@@ -52,6 +53,7 @@ def main() -> None:
             with features.writing(directory / f"{name}.parquet", extractor.facts["dim"]) as append:
                 for cls, labels in vectors(name):
                     append(cls, labels)
+        processes.part()
     seconds = time.perf_counter() - start
     outputs.write_json(METRICS, extractor.facts)
     costs.write(

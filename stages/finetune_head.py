@@ -57,7 +57,7 @@ def main() -> None:
         inputs=[features.FEATURES, classifier.BACKBONE],
         collate=head.collate,
     )
-    if not processes.state().is_main_process:
+    if not processes.part():
         return
     scores = scoring.write(
         NAME,

@@ -188,6 +188,16 @@ def test_an_interrupt_is_one_line_and_keeps_outputs(after):
     assert snapshot(after) == before
 
 
+def test_a_termination_is_one_line_and_keeps_outputs(after):
+    before = snapshot(after)
+    code = "import os\nfrom stages.lib import stage\n"
+    code += "def main(): os.kill(os.getpid(), 15)\nstage.run(main)"
+    done = after.run("python", "-c", code, check=False)
+    assert done.returncode == 128 + 15
+    assert done.stderr == "error: terminated; run the same command again to go on\n"
+    assert snapshot(after) == before
+
+
 def test_a_bug_keeps_its_traceback(after):
     code = "from stages.lib import stage\ndef main(): 1 / 0\nstage.run(main)"
     done = after.run("python", "-c", code, check=False)

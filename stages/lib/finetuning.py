@@ -68,7 +68,7 @@ def run(
         split: (splits[split].labels, classifier.probabilities(logits(split)))
         for split in ("validation", "test")
     }
-    if not processes.state().is_main_process:
+    if not processes.part():
         return
     scores = scoring.write(name, data["labels"], results)
     parameters = classifier.parameters(model)

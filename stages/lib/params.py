@@ -32,6 +32,12 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
+def _check_command(value: Any) -> Any:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise PydanticCustomError("command", "should be a command such as 'python'")
+
+
 def _check_targets(value: Any) -> Any:
     if value == "auto" or (value and isinstance(value, list) and all(map(_is_name, value))):
         return value
@@ -98,7 +104,7 @@ class Params(BaseModel):
     )
 
     source: Literal["auto", "hub", "pypi"]
-    launch: Annotated[str, Field(pattern=r"^\S")]
+    launch: Annotated[str, BeforeValidator(_check_command)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
     dataset: Dataset

@@ -36,3 +36,12 @@ def gathered(rows: torch.Tensor, most: int) -> torch.Tensor:
     """
     padded = torch.nn.functional.pad(rows, (0, 0, 0, most - len(rows)))
     return gather(padded.to(state().device)).view(-1, *padded.shape)
+
+
+def part() -> bool:
+    """End the connection after the last thing that the processes do together.
+
+    Gives whether this is the main process, which goes on alone.
+    """
+    state().destroy_process_group()
+    return state().is_main_process

@@ -53,7 +53,14 @@ def run(main: Callable[[], None]) -> None:
         try:
             pipeline.check_libraries()
             main()
+            if PROCESSES > 1:
+                # PyTorch's threads now and then abort an interpreter that ends.
+                sys.stderr.flush()
+                sys.stdout.flush()
+                os._exit(0)
         except BaseException:
+            # Of a launcher that ends the others, while outputs are put back.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if IS_MAIN:
                 _put_back()
             raise
@@ -76,7 +83,6 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _terminate(*_: Any) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _Terminated
 
 

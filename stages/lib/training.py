@@ -183,9 +183,8 @@ def train(
         # Progress, above, instead of the Trainer's own bar.
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
-        # What is trained is used in every step, and buffers never change.
+        # What is trained is used in every step.
         ddp_find_unused_parameters=False,
-        ddp_broadcast_buffers=False,
     )
     # One GPU a process: with several the Trainer would fall back to DataParallel, without mixed
     # precision.

@@ -23,6 +23,27 @@ def test_training_batches_cover_each_row_once(lengths, batch_size, number):
     assert max(map(len, chosen)) <= batch_size
 
 
+@given(LENGTHS, st.integers(1, 40), st.integers(1, 9))
+def test_processes_share_each_batch_of_one_process(lengths, batch_size, count):
+    whole = batches.LengthGrouped(lengths, batch_size, seed=0)
+    shares = [batches.Share(whole, index, count) for index in range(count)]
+    assert {len(share) for share in shares} == {len(whole)}
+    for batch, *parts in zip(epoch(whole, 3), *(epoch(s, 3) for s in shares), strict=True):
+        assert sorted(row for part in parts for row in part) == sorted(batch)
+        sizes = [len(part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.lists(st.lists(st.integers()), min_size=1, max_size=40), st.integers(1, 9))
+def test_every_process_has_a_batch_in_every_turn(whole, count):
+    turns = batches.turns(whole, count)
+    assert {len(turn) for turn in turns} == {count}
+    flat = [batch for turn in turns for batch in turn]
+    assert flat[: len(whole)] == whole
+    assert len(flat) - len(whole) < count
+    assert all(batch == whole[-1] for batch in flat[len(whole) :])
+
+
 @given(LENGTHS, st.integers(1, 200))
 def test_inference_batches_cover_each_row_once_within_the_budget(lengths, tokens):
     chosen = list(batches.TokenBudget(lengths, tokens))

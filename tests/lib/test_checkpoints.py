@@ -22,10 +22,10 @@ def directory(tmp_path, settings=("lr", 1)):
     return checkpoints.directory("model", [tmp_path / "data"], list(settings))
 
 
-def save(directory, step, state="{}"):
+def save(directory, step, state="{}", processes=1):
     path = directory / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    for name in [*checkpoints.REST, "model.safetensors"]:
+    for name in [*checkpoints.files(processes), "model.safetensors"]:
         (path / name).touch()
     if state is not None:
         (path / "trainer_state.json").write_text(state)
@@ -36,14 +36,14 @@ def test_the_newest_whole_checkpoint_is_the_last(tmp_path):
     here = directory(tmp_path)
     save(here, 90)
     newest = save(here, 100)
-    assert checkpoints.last(here) == str(newest)
+    assert checkpoints.last(here, 1) == str(newest)
 
 
 @pytest.mark.parametrize("state", [None, '{"epoch": 1'])
 def test_a_half_written_checkpoint_is_deleted(tmp_path, state):
     here = directory(tmp_path)
     whole, half = save(here, 90), save(here, 100, state)
-    assert checkpoints.last(here) == str(whole)
+    assert checkpoints.last(here, 1) == str(whole)
     assert not half.exists()
 
 
@@ -51,8 +51,16 @@ def test_a_half_written_checkpoint_is_deleted(tmp_path, state):
 def test_a_half_deleted_checkpoint_is_deleted(tmp_path, name):
     here = directory(tmp_path)
     (save(here, 100) / name).unlink()
-    assert checkpoints.last(here) is None
+    assert checkpoints.last(here, 1) is None
     assert list(here.iterdir()) == []
+
+
+def test_a_checkpoint_of_two_processes_has_the_random_state_of_both(tmp_path):
+    here = directory(tmp_path)
+    whole = save(here, 90, processes=2)
+    (save(here, 100, processes=2) / "rng_state_1.pth").unlink()
+    assert checkpoints.last(here, 2) == str(whole)
+    assert checkpoints.last(here, 1) is None
 
 
 def test_the_code_is_that_of_all_loaded_modules_and_the_script():
@@ -63,19 +71,19 @@ def test_the_code_is_that_of_all_loaded_modules_and_the_script():
 
 
 def test_without_a_checkpoint_training_starts_anew(tmp_path):
-    assert checkpoints.last(directory(tmp_path)) is None
+    assert checkpoints.last(directory(tmp_path), 1) is None
 
 
 def test_other_settings_never_resume_it(tmp_path):
     old = save(directory(tmp_path), 100)
-    assert checkpoints.last(directory(tmp_path, ("lr", 2))) is None
+    assert checkpoints.last(directory(tmp_path, ("lr", 2)), 1) is None
     assert not old.exists()
 
 
 def test_other_data_never_resume_it(tmp_path):
     save(directory(tmp_path), 100)
     (tmp_path / "data/rows").write_text("other")
-    assert checkpoints.last(directory(tmp_path)) is None
+    assert checkpoints.last(directory(tmp_path), 1) is None
 
 
 def test_other_code_never_resumes_it(tmp_path, monkeypatch):
@@ -83,9 +91,9 @@ def test_other_code_never_resumes_it(tmp_path, monkeypatch):
     code = tmp_path / "code.py"
     code.write_text("changed")
     monkeypatch.setattr(checkpoints, "_code", lambda: [code])
-    assert checkpoints.last(directory(tmp_path)) is None
+    assert checkpoints.last(directory(tmp_path), 1) is None
 
 
 def test_the_same_run_resumes_it(tmp_path):
     save(directory(tmp_path), 100)
-    assert checkpoints.last(directory(tmp_path)) is not None
+    assert checkpoints.last(directory(tmp_path), 1) is not None

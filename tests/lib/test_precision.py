@@ -9,7 +9,7 @@ from stages.lib.errors import InputError
 
 @pytest.fixture
 def cpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "device", lambda: torch.device("cpu"))
 
     def have(*names):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True))
@@ -19,7 +19,7 @@ def cpu(monkeypatch):
 
 @pytest.fixture
 def gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(precision, "device", lambda: torch.device("cuda"))
 
     def have(bf16):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)

@@ -1,0 +1,166 @@
+"""Stages in two processes (gloo, on the CPU): results are those of one, one death ends both."""
+
+import csv
+import json
+import re
+import signal
+import time
+
+import psutil
+import pytest
+import soak
+import torch
+from test_dag import snapshot
+
+TWO = "torchrun --nproc_per_node 2"
+# One start of the interpreter for all of them: it takes longer than the stages.
+STAGES = """
+import sys
+from stages import extract_cls_features, finetune_full, lora
+
+for stage in (extract_cls_features, finetune_full, lora):
+    sys.argv = [stage.__name__, "lora"]
+    stage.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def one_and_two(ran, tmp_path_factory):
+    """Extraction, full training and LoRA without dropout, in one process and in two.
+
+    Batches of 23 of the 24 reviews: one process has a row more than the other, and no row of the
+    second batch.
+    """
+    directory = tmp_path_factory.mktemp("processes")
+    threads = str(torch.get_num_threads())
+    projects = []
+    for name, launch in {"one": "python", "two": TWO}.items():
+        project = ran.copy(directory / name)
+        config = project.path / "data/backbone/config.json"
+        dropout = ("dropout", "attention_dropout", "seq_classif_dropout")
+        config.write_text(json.dumps(json.loads(config.read_text()) | dict.fromkeys(dropout, 0.0)))
+        project.set(lora__dropout=0.0)
+        for model in ("lora", "finetune_full"):
+            project.set(**{f"{model}__{key}": value for key, value in
+                           {"lr": 3e-3, "epochs": 20, "batch_size": 23}.items()})  # fmt: skip
+        (project.path / "all_stages.py").write_text(STAGES)
+        project.run(*launch.split(), "-m", "all_stages", OMP_NUM_THREADS=threads)
+        projects.append(project)
+    return projects
+
+
+def curve(project, model, name):
+    path = project.path / f"data/curves/{model}/plots/metrics/{name}.tsv"
+    with path.open() as file:
+        return [float(row[name.partition("/")[2]]) for row in csv.DictReader(file, delimiter="\t")]
+
+
+def test_two_processes_extract_the_same_bytes(one_and_two):
+    one, two = ((p.path / "data/features").glob("*") for p in one_and_two)
+    assert {path.name: path.read_bytes() for path in one} == {
+        path.name: path.read_bytes() for path in two
+    }
+
+
+@pytest.mark.parametrize("model", ["finetune-full", "lora"])
+def test_two_processes_train_as_one(one_and_two, model):
+    one, two = one_and_two
+    losses = curve(one, model, "train/loss")
+    assert len(losses) == 20 * 2
+    assert min(losses) < 0.5 < max(losses)
+    for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss"):
+        assert curve(two, model, name) == pytest.approx(curve(one, model, name), abs=1e-3)
+    assert two.read(f"metrics/{model}.json") == one.read(f"metrics/{model}.json")
+
+
+def test_costs_tell_the_number_of_processes(one_and_two):
+    devices = [p.read("metrics/costs/lora.json")["device"] for p in one_and_two]
+    assert devices == [f"{times}cpu, {torch.get_num_threads()} threads" for times in ("", "2 x ")]
+
+
+def process(root, **environment):
+    """The process below `root` with this environment, or None."""
+    for child in psutil.Process(root.pid).children(recursive=True):
+        try:
+            if environment.items() <= child.environ().items():
+                return child
+        except psutil.Error:
+            pass
+    return None
+
+
+def wait_for(condition, running, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert running.poll() is None, running.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def newest(project):
+    steps = [
+        int(path.parent.name.partition("-")[2])
+        for path in project.path.glob("tmp/checkpoints/*/*/checkpoint-*/trainer_state.json")
+    ]
+    return max(steps, default=0)
+
+
+def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_path):
+    after.set(launch=TWO, finetune_full__epochs=30)
+    whole = after.copy(tmp_path / "whole")
+    whole.dvc("repro", "finetune-full")
+    before = snapshot(after)
+    for rank in ("1", "0"):
+        step = newest(after)
+        running = soak.start(after, "finetune-full")
+        wait_for(lambda step=step: newest(after) > step, running)
+        process(running, RANK=rank).kill()
+        start = time.monotonic()
+        _, stderr = running.communicate(timeout=60)
+        assert time.monotonic() - start < 30
+        assert running.returncode != 0
+        lines = [line for line in stderr.splitlines() if "error: " in line]
+        assert lines == [
+            "error: finetune-full: one of the 2 processes died or was told to end; "
+            "run the same command again to go on"
+        ]
+        if rank != "0":  # Which is the one that puts back.
+            assert snapshot(after) == before
+    done = after.dvc("repro", "finetune-full")
+    assert len(re.findall("going on from", done.stderr)) == 1
+    assert len(re.findall(r"^epoch 30/30", done.stderr, re.M)) == 1
+    assert soak.hashes(after) == soak.hashes(whole)
+
+
+def launch(project, main):
+    """`main`, the body of a stage's, in two processes."""
+    body = "\n".join(f"    {line}" for line in ["import os, time", *main])
+    (project.path / "a_stage.py").write_text(
+        f"from stages.lib import params, stage\nfrom stages.lib.errors import InputError\n"
+        f"def main():\n{body}\nstage.run(main)\n"
+    )
+    return project.run(*TWO.split(), "-m", "a_stage", check=False)
+
+
+def test_a_mistake_in_the_parameters_is_said_once(project):
+    project.set(lora__lr=-1.0)
+    done = launch(project, ["params.load('lora')"])
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert said == ["error: params.yaml: lora.lr: -1.0 is wrong: it should be greater than 0"]
+
+
+def test_what_one_process_meets_alone_is_said_alone(project):
+    main = ["if os.environ['RANK'] == '1': raise InputError('the disk of this node')"]
+    done = launch(project, [*main, "time.sleep(60)"])
+    said = [line for line in done.stderr.splitlines() if "error: " in line]
+    assert said == ["error: the disk of this node"]
+
+
+def test_processes_do_not_outlive_their_launcher(project):
+    main = ["if os.environ['RANK'] == '0': os.kill(os.getppid(), 9)", "time.sleep(60)"]
+    start = time.monotonic()
+    done = launch(project, main)
+    assert done.returncode == -signal.SIGKILL
+    assert time.monotonic() - start < 30
+    assert "one of the 2 processes died or was told to end" in done.stderr
