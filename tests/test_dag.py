@@ -7,7 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from soak import forget, hashes
+from conftest import run_here
+from soak import forget
 from test_declarations import NAMES
 
 MODELS = ["svm", "finetune-head", "finetune-full", "lora-2e-5", "lora-2e-4", "lora"]
@@ -57,12 +58,21 @@ def test_models_learn_what_two_words_say(ran):
     assert ran.read("metrics/svm.json")["test"]["accuracy"] > 0.7
 
 
-def test_the_same_again_elsewhere_is_byte_identical(ran, tmp_path):
+def test_the_same_again_elsewhere_is_byte_identical(ran, tmp_path, monkeypatch):
     other = ran.copy(tmp_path / "elsewhere")
     forget(other)
-    done = other.dvc("repro")
-    assert set(stages_run(done)) == set(NAMES)
-    assert hashes(other) == hashes(ran)
+    monkeypatch.chdir(other.path)
+    run_here(monkeypatch, *NAMES)
+    found, expected = (
+        {
+            path: content
+            for path, content in snapshot(project).items()
+            if not path.startswith(("metrics/costs", "metrics/report"))
+        }
+        for project in (other, ran)
+    )
+    assert set(found) == set(expected)
+    assert [path for path in found if found[path] != expected[path]] == []
 
 
 def test_a_change_of_svm_C_runs_svm_and_report(after):
@@ -272,13 +282,14 @@ def test_a_train_review_that_is_also_in_test_is_warned_of_and_counted(after, tmp
     assert facts["duplicates_across_splits"]["train_test"] == before + 1
 
 
-def test_the_curves_best_epoch_is_what_the_metrics_say(after, tmp_path):
+def test_the_curves_best_epoch_is_what_the_metrics_say(after, tmp_path, monkeypatch):
     """On a number of reviews that no batch size divides: every one is evaluated."""
     reviews = shutil.copytree(after.read("params.yaml")["dataset"]["path"], tmp_path / "mine")
     with (reviews / "validation.csv").open("a") as file:
         file.write("a great film,1\nit is a dull film,0\nwitty film,1\n")
     after.set(dataset__path=str(reviews))
-    after.dvc("repro", "finetune-head", "finetune-full")
+    monkeypatch.chdir(after.path)
+    run_here(monkeypatch, *NAMES[:3], "finetune-head", "finetune-full")
     for name in ("finetune-head", "finetune-full"):
         curve = after.path / f"data/curves/{name}/plots/metrics/validation/accuracy.tsv"
         best = max(float(line.split("\t")[1]) for line in curve.read_text().splitlines()[1:])
@@ -315,7 +326,7 @@ def test_bf16_gives_the_same_to_its_tolerance(after, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained("data/backbone")
     expected, _ = features.load("test")
     after.set(precision="bf16")
-    after.dvc("repro", "extract-cls-features", "finetune-full", "lora")
+    run_here(monkeypatch, "extract-cls-features", "finetune-full", "lora")
     found, _ = features.load("test")
     assert not np.array_equal(found, expected)
     assert np.abs(found - expected).max() < 0.05

@@ -2,14 +2,13 @@
 and tokenizers of their own kind."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import OPINIONS, WORDS, Project, use_small_data, write_reviews
+from conftest import OPINIONS, WORDS, Project, run_here, use_small_data, write_reviews
 from test_models import positive, predictions, scores, texts
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
@@ -21,7 +20,7 @@ from transformers import (
     pipeline,
 )
 
-from stages import download, extract_cls_features, finetune_full, finetune_head, lora, tokenize
+from stages import lora
 from stages.lib import classifier, dropout, features, head, params
 from stages.lib import tokenizer as tokenizers
 from stages.lib.errors import InputError
@@ -119,12 +118,8 @@ def read_json(path):
 def run_stages(project, monkeypatch):
     """The stages that a backbone goes through, in this process."""
     monkeypatch.chdir(project.path)
-    download.remote.cache_clear()
-    for main in (download.main, tokenize.main, extract_cls_features.main, finetune_head.main,
-                 finetune_full.main):  # fmt: skip
-        main()
-    monkeypatch.setattr(sys, "argv", ["lora", "lora"])
-    lora.main()
+    run_here(monkeypatch, "download", "tokenize", "extract-cls-features", "finetune-head",
+             "finetune-full", "lora")  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
