@@ -15,12 +15,15 @@ from test_dag import snapshot
 TWO = "torchrun --nproc_per_node 2"
 # One start of the interpreter for all of them: it takes longer than the stages.
 STAGES = """
-import sys
+import os, sys
 from stages import extract_cls_features, finetune_full, lora
+from stages.lib import processes
 
+processes.part = lambda: processes.state().is_main_process
 for stage in (extract_cls_features, finetune_full, lora):
     sys.argv = [stage.__name__, "lora"]
     stage.main()
+os._exit(0)
 """
 
 
