@@ -100,6 +100,7 @@ def test_it_says_how_the_model_was_trained(here, name):
 def test_the_saved_tokenizer_cuts_where_training_did(here, name):
     tokenizer = AutoTokenizer.from_pretrained(models.MODELS / name)
     assert tokenizer.model_max_length == 32
+    assert "local" not in (models.MODELS / name / "tokenizer_config.json").read_text()
     assert len(tokenizer("great " * 100, truncation=True)["input_ids"]) == 32
 
 

@@ -72,6 +72,9 @@ def save(model: PreTrainedModel, directory: Path, data: dict[str, Any]) -> None:
         config.modules_to_save = sorted(config.modules_to_save)
     model.save_pretrained(directory)
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE, model_max_length=data["max_length"])
+    for way in ("is_local", "local_files_only"):
+        # How it was loaded here, HF_HUB_OFFLINE included, is no fact about the tokenizer.
+        tokenizer.init_kwargs.pop(way, None)
     tokenizer.save_pretrained(directory)
     about.write(directory, data)
 
