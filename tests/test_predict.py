@@ -279,12 +279,10 @@ def test_a_reader_that_leaves_early_is_no_error(here, tmp_path):
 def test_an_interrupt_ends_it_quietly(here, tmp_path):
     command = [sys.executable, "-m", "stages.predict", "--model", "svm"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-
-    def heed() -> None:
-        # Who runs the tests in the background of a script has them ignore it.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    with subprocess.Popen(command, cwd=here.path, preexec_fn=heed, **pipes) as process:
+    # Tests in the background of a script ignore it, and what they start would too.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=here.path, **pipes) as process:
+        signal.signal(signal.SIGINT, before)
         process.stdin.write(lines(*[GOOD] * texts.CHUNK))
         process.stdin.flush()
         process.stdout.readline()
