@@ -8,7 +8,8 @@ import time
 
 import pytest
 import soak
-from test_dag import snapshot, stages_run
+from conftest import run_here
+from test_dag import results, snapshot, stages_run
 from test_declarations import NAMES
 
 from stages.lib.sources import pypi
@@ -35,18 +36,21 @@ def kill_after_checkpoint(project, name, **params):
 
 
 @pytest.mark.parametrize("name", ["finetune-head", "finetune-full", "lora"])
-def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(after, tmp_path, name):
+def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(
+    after, tmp_path, monkeypatch, name
+):
     section = name.replace("-", "_")
     longer = {f"{section}__epochs": 40}
     whole = after.copy(tmp_path / "whole")
     whole.set(**longer)
-    whole.dvc("repro", name)
+    monkeypatch.chdir(whole.path)
+    run_here(monkeypatch, name)
     kill_after_checkpoint(after, name, **longer)
     done = after.dvc("repro", name)
     assert re.search(
         rf"^going on from tmp/checkpoints/{name}/\w+/checkpoint-\d+$", done.stderr, re.M
     )
-    assert soak.hashes(after) == soak.hashes(whole)
+    assert results(after) == results(whole)
     assert not (after.path / "tmp/checkpoints" / name).exists()
 
 
