@@ -43,7 +43,6 @@ format: $(VENV)/dev.done ## mend style and format
 lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
 	uv pip compile -q --upgrade $(LOCK) requirements.in -o requirements.txt
 	uv pip compile -q --upgrade $(LOCK) requirements-dev.in -o requirements-dev.txt
-	uv pip compile -q --upgrade $(LOCK) requirements-s3.in -o requirements-s3.txt
 
 clean: ## delete the virtual environment and temporary files, no data
 	rm -rf $(VENV) tmp .pytest_cache .ruff_cache
@@ -55,10 +54,8 @@ $(VENV)/runtime.done: requirements.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	touch $@
 
-$(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt requirements-s3.txt
+$(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	test -x $(VENV)/s3/bin/python || $(BIN)/python -m venv $(VENV)/s3
-	$(VENV)/s3/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-s3.txt
 	touch $@
 
 # One version for every Python from 3.10, so that results do not depend on it. What torch needs of

@@ -2,12 +2,14 @@
 either that stops in the middle of a transfer."""
 
 import contextlib
+import functools
 import getpass
 import json
 import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +18,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
-# DVC with its plug-in for S3, made by the Makefile.
-S3_ENVIRONMENT = ROOT / ".venv/s3/bin"
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 
 
@@ -25,7 +25,6 @@ class Server(NamedTuple):
     """A storage server, and what a user has to know of it."""
 
     port: int
-    dvc: str  # the program, with the plug-in
     heading: str  # of the section of docs/sharing.md
     examples: dict[str, str]  # what is an example there, and what it is here
     address: tuple[str, str]  # the option that has the port, and its value with {port}
@@ -100,7 +99,6 @@ Subsystem sftp internal-sftp
         storage = directory / "storage"
         yield Server(
             port,
-            "dvc",
             "SSH",
             {
                 "storage.example.org/srv/reviews": f"127.0.0.1{storage}",
@@ -126,7 +124,7 @@ def s3(directory: Path) -> Iterator[Server]:
     port = free_port()
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
-            (S3_ENVIRONMENT / "python", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)),
+            (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)),
             # As many calls as it takes to make the user, and the bucket.
             env=os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"},
             stdout=log,
@@ -135,10 +133,16 @@ def s3(directory: Path) -> Iterator[Server]:
     with ended(process):
         answers(port, process)
         url = f"http://127.0.0.1:{port}"
-        key, secret = boto(NEW_USER, url, "any", "any")
+        # Not where there is no need of a server: it is slow to import.
+        import boto3
+
+        client = functools.partial(boto3.client, endpoint_url=url, region_name="us-east-1")
+        anyone = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
+        key, secret = new_user(client("iam", **anyone))
+        alice = client("s3", aws_access_key_id=key, aws_secret_access_key=secret)
+        alice.create_bucket(Bucket="bucket")
         yield Server(
             port,
-            str(S3_ENVIRONMENT / "dvc"),
             "S3",
             {
                 "https://s3.example.org": url,
@@ -148,40 +152,32 @@ def s3(directory: Path) -> Iterator[Server]:
             ("endpointurl", "http://127.0.0.1:{port}"),
             [key, secret],
             {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret},
-            lambda: boto(STORED, url, key, secret),
+            lambda: stored(alice),
         )
 
 
-NEW_USER = """
-iam = client("iam")
-iam.create_user(UserName="alice")
-key = iam.create_access_key(UserName="alice")["AccessKey"]
-policy = {"Version": "2012-10-17",
-          "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
-iam.put_user_policy(UserName="alice", PolicyName="s3", PolicyDocument=json.dumps(policy))
-client("s3").create_bucket(Bucket="bucket")
-print(json.dumps([key["AccessKeyId"], key["SecretAccessKey"]]))
-"""
-STORED = """
-s3 = client("s3")
-prefix = "reviews/files/md5/"
-stored = s3.list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
-content = lambda key: s3.get_object(Bucket="bucket", Key=key)["Body"].read()
-print(json.dumps({each["Key"].removeprefix(prefix): hashlib.md5(content(each["Key"])).hexdigest()
-                  for each in stored}))
-"""
+def new_user(iam: Any) -> tuple[str, str]:
+    """The access key of a user who may use every bucket, and no more."""
+    iam.create_user(UserName="alice")
+    statement = [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]
+    policy = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    iam.put_user_policy(UserName="alice", PolicyName="s3", PolicyDocument=policy)
+    key = iam.create_access_key(UserName="alice")["AccessKey"]
+    return key["AccessKeyId"], key["SecretAccessKey"]
 
 
-def boto(script: str, url: str, key: str, secret: str) -> Any:
-    """Run a script with AWS's own client; gives the JSON that it prints."""
-    start = f"""
-import boto3, functools, hashlib, json
-client = functools.partial(boto3.client, endpoint_url={url!r}, region_name="us-east-1",
-                           aws_access_key_id={key!r}, aws_secret_access_key={secret!r})
-"""
-    python = str(S3_ENVIRONMENT / "python")
-    done = subprocess.run((python, "-c", start + script), check=True, stdout=subprocess.PIPE)
-    return json.loads(done.stdout)
+def stored(s3: Any) -> dict[str, str]:
+    prefix = "reviews/files/md5/"
+    keys = [
+        each["Key"]
+        for each in s3.list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
+    ]
+    return {
+        key.removeprefix(prefix): md5(
+            s3.get_object(Bucket="bucket", Key=key)["Body"].read()
+        ).hexdigest()
+        for key in keys
+    }
 
 
 class Wire:

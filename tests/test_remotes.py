@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -12,16 +13,13 @@ from conftest import Project
 from test_dag import snapshot, stages_run
 from test_docs import BLOCK, ROOT, commands, run
 
-HAVE = {"ssh": servers.SSHD is not None, "s3": (servers.S3_ENVIRONMENT / "dvc").exists()}
 
-
-@pytest.fixture(scope="module", params=HAVE)
+@pytest.fixture(scope="module", params=["ssh", "s3"])
 def server(request, tmp_path_factory):
     name = request.param
-    if not HAVE[name]:
-        missing = {"ssh": "sshd", "s3": ".venv/s3 (make it: make .venv/dev.done)"}[name]
-        assert f"REQUIRE_{name.upper()}" not in os.environ, f"no {missing}"
-        pytest.skip(f"needs {missing}")
+    if name == "ssh" and servers.SSHD is None:
+        assert "REQUIRE_SSH" not in os.environ, "no sshd"
+        pytest.skip("needs sshd")
     with getattr(servers, name)(tmp_path_factory.mktemp(name)) as started:
         yield started
 
@@ -47,10 +45,7 @@ class Clone(Project):
         place = self.path.with_name(f"{self.path.name}.place")
         place.write_text(str(self.path))
         for line in lines:
-            run(self, re.sub("^dvc ", f"{self.server.dvc} ", line), place)
-
-    def dvc(self, *args, check=True, **env):
-        return self.run(self.server.dvc, *args, check=check, **env)
+            run(self, line, place)
 
     def cached(self):
         """The names in DVC's cache."""
@@ -83,7 +78,9 @@ def team(server, ran, tmp_path_factory):
     local = a.path / ".dvc/config.local"
     configured = local.read_text()
     a.dvc("remote", "modify", "--local", "storage", option, value.format(port=wire.port))
-    killed = subprocess.Popen((server.dvc, "push"), cwd=a.path, stdout=subprocess.DEVNULL)
+    killed = subprocess.Popen(
+        (sys.executable, "-m", "dvc", "push"), cwd=a.path, stdout=subprocess.DEVNULL
+    )
     with servers.ended(killed):  # with SIGKILL
         assert wire.stopped.wait(60)
     local.write_text(configured)
