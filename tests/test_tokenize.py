@@ -22,7 +22,8 @@ def here(tmp_path, monkeypatch, miniature, project):
     tokenize.RAW.mkdir()
     about.write(tokenize.RAW, {"labels": ["negative", "positive"], "reviews": {}})
     for split in ("train", "validation", "test"):
-        reviews.write(pa.table([TEXTS, LABELS], reviews.SCHEMA), tokenize.RAW / f"{split}.parquet")
+        table = pa.table([TEXTS, LABELS], schema=reviews.SCHEMA)
+        pq.write_table(table, tokenize.RAW / f"{split}.parquet")
     project.set(tokenize__max_length=6)
 
 
