@@ -2,8 +2,8 @@
 
     python -m bench.plan [--euros-per-hour 0.1] [--reviews 1e7 1e9]
 
-Reads metrics/costs; time is taken to grow with the reviews, which the bench
-has measured (metrics/bench.md: growth, corpus). The price is that of the machine which ran it.
+Reads metrics/costs; time is taken to grow with the reviews, which the bench has measured
+(metrics/bench.md: growth, corpus). The price is that of the machine which ran it.
 """
 
 import argparse
@@ -55,7 +55,9 @@ def _rounded(value: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.plan", description=__doc__[:73])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.plan", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--euros-per-hour", type=float, default=0.1)
     parser.add_argument("--reviews", type=float, nargs="+", default=[1e7, 1e9])
     args = parser.parse_args()
