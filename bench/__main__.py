@@ -80,7 +80,7 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         there = project.Project(
             WORK / section, project.sample(WORK / "all-reviews", sizes), embedded
         )
-        return compare.sides(there, rounds, compare.QUICK, whole_dag=False)
+        return compare.sides(there, rounds, compare.QUICK, epochs=3, whole_dag=False)
     if section in ("embedded", "base"):
         # DistilBERT-base computes four times as much a token, and with random weights no score
         # means anything: fewer reviews of both.

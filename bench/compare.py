@@ -77,11 +77,16 @@ def work(project: Project, name: str) -> dict[str, float]:
 
 
 def sides(
-    project: Project, rounds: int, pairs: tuple[tuple[str, str], ...] = PAIRS, *, whole_dag: bool
+    project: Project,
+    rounds: int,
+    pairs: tuple[tuple[str, str], ...] = PAIRS,
+    *,
+    epochs: int = 1,
+    whole_dag: bool,
 ) -> dict[str, Any]:
-    """Stages against theirs, one epoch of training, and the whole DAG against their sum."""
+    """Stages against theirs, and the whole DAG against their sum."""
     for name in TRAINED:
-        project.set(name, epochs=1)
+        project.set(name, epochs=epochs)
     project.set("svm", C=[0.01])
     project.module("stages.download")
     run_stage(project, "tokenize")
@@ -113,6 +118,7 @@ def sides(
         ],
         "head_with_extraction": _head_with_extraction(project, ours, theirs),
         "rounds": rounds,
+        "epochs": epochs,
         "train": _reviews(project, "train"),
         "test": tests,
     }

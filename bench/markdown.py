@@ -91,10 +91,11 @@ def _sides(name: str, section: dict[str, Any]) -> str:
     return f"""\
 ## Side by side {TITLES[name]}
 
-{section["rounds"]} rounds in turns on {section["train"]:,} training reviews, one epoch; medians \
-(least to most) of the work itself, without imports and loading. Accuracies are means over the \
-rounds, each with a seed of its own on both sides, and agree where their 95% intervals (Wilson, \
-{section["test"]:,} test reviews) overlap. {section["date"]}.
+{section["rounds"]} rounds in turns on {section["train"]:,} training reviews, \
+{section["epochs"]} epoch{"s" if section["epochs"] > 1 else ""}; medians (least to most) of the \
+work itself, without imports and loading. Accuracies are means over the rounds, each with a seed \
+of its own on both sides, and agree where their 95% intervals (Wilson, {section["test"]:,} test \
+reviews) overlap. {section["date"]}.
 
 {_table(rows)}
 
