@@ -106,9 +106,7 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
             )
         }
     if section == "growth":
-        large = project.sample(
-            WORK / "reviews-x10", {name: 10 * size for name, size in splits.items()}
-        )
+        large = project.sample(WORK / "reviews-x10", splits, times=10)
         return compare.growth(
             project.Project(WORK / "x1", data, embedded),
             project.Project(WORK / "x10", large, embedded),

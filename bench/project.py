@@ -93,8 +93,8 @@ class Project:
         return json.loads((self.path / path).read_text(encoding="utf-8"))
 
 
-def sample(directory: Path, sizes: dict[str, int]) -> Path:
-    """Reviews for a project: so many of each split, repeated and perturbed where there are fewer.
+def sample(directory: Path, sizes: dict[str, int], times: int = 1) -> Path:
+    """Reviews for a project: so many of each split (repeated where there are fewer), `times` over.
 
     A copy swaps two words of its review, so that no text is there twice.
     """
@@ -103,10 +103,10 @@ def sample(directory: Path, sizes: dict[str, int]) -> Path:
     random = np.random.default_rng(0)
     for split in SPLITS:
         table = pq.read_table(ROOT / "data/raw" / f"{split}.parquet", columns=["text", "label"])
-        order = random.permutation(len(table))
+        order = random.permutation(len(table))[: sizes[split]]
         texts, labels = table["text"].to_pylist(), table["label"].to_pylist()
         rows = []
-        for number in range(sizes[split]):
+        for number in range(sizes[split] * times):
             row = order[number % len(order)]
             words = texts[row].split()
             if number >= len(order) and len(words) > 1:

@@ -38,6 +38,18 @@ def test_a_sample_larger_than_the_reviews_repeats_them_with_two_words_swapped(ra
     assert first != second
 
 
+def test_a_sample_many_times_over_is_of_the_same_reviews(raw, tmp_path):
+    sizes = {"train": 5, "validation": 5, "test": 5}
+    once, thrice = (
+        pq.read_table(project.sample(tmp_path / f"{times}", sizes, times) / "train.parquet")
+        for times in (1, 3)
+    )
+    words = [
+        [sorted(text.split()) for text in table["text"].to_pylist()] for table in (once, thrice)
+    ]
+    assert words[1] == 3 * words[0]
+
+
 def test_a_corpus_comes_in_shards_of_perturbed_copies(raw, tmp_path, monkeypatch):
     monkeypatch.setattr(corpus, "ROOT", tmp_path)
     monkeypatch.setattr(corpus, "SHARD", 16)

@@ -32,21 +32,24 @@ def count(split: str) -> int:
     return pq.read_metadata(FEATURES / f"{split}.parquet").num_rows
 
 
-def blocks(split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """As `load`, at most `ROWS` reviews after another: for what does not fit into memory."""
-    # Read ahead, row groups would stay in memory until the last of them.
-    with pq.ParquetFile(FEATURES / f"{split}.parquet", pre_buffer=False) as file:
-        for batch in file.iter_batches(ROWS):
-            yield _arrays(batch["cls"], batch["label"])
+def blocks(split: str, rows: int = ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `load`, at most `rows` reviews after another: for what does not fit into memory."""
+    # Neither ahead nor by threads, whose memory would stay until the last row group.
+    path = FEATURES / f"{split}.parquet"
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        for batch in file.iter_batches(rows, use_threads=False):
+            cls = batch["cls"].flatten().to_numpy().reshape(len(batch), -1)
+            yield cls, batch["label"].to_numpy()
 
 
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """The vectors (float32 [reviews, dim]) and labels (int64 [reviews]) of a split."""
-    table = pq.read_table(FEATURES / f"{split}.parquet")
-    cls, labels = _arrays(table["cls"].combine_chunks(), table["label"].combine_chunks())
-    # Copies: Arrow's memory is read-only, which PyTorch warns of.
-    return cls.copy(), labels.copy()
-
-
-def _arrays(vectors: pa.FixedSizeListArray, labels: pa.Int64Array) -> tuple[np.ndarray, np.ndarray]:
-    return vectors.flatten().to_numpy().reshape(len(vectors), -1), labels.to_numpy()
+    dim = pq.read_schema(FEATURES / f"{split}.parquet").field("cls").type.list_size
+    cls = np.empty((count(split), dim), np.float32)
+    labels = np.empty(len(cls), np.int64)
+    end = 0
+    # Few, beside all that are in memory already.
+    for vectors, numbers in blocks(split, ROWS // 4):
+        start, end = end, end + len(vectors)
+        cls[start:end], labels[start:end] = vectors, numbers
+    return cls, labels
