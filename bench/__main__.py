@@ -74,7 +74,7 @@ def raw() -> dict[str, Path]:
 def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
     """The figures of a section."""
     embedded = project.ROOT / "data/backbone"
-    base = WORK / "base"
+    base = WORK / "base-shapes"
     if section == "all":
         sizes = {split: pq.read_metadata(file).num_rows for split, file in raw().items()}
         there = project.Project(
