@@ -132,6 +132,7 @@ def report(*rows):
         "head_with_extraction": 3.0,
         "dag": {"ours": spread, "theirs": spread, "ratio": 1.0},
         "rounds": 3,
+        "epochs": 1,
         "train": 100,
         "test": 1000,
         "date": "2026-01-01",
