@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import ROOT, WORDS, Project, run_here, use_small_data
+from conftest import ROOT, WORDS, Project, use_small_data
 from sklearn.metrics import f1_score
 from test_dag import MODELS, stages_run
 from test_declarations import NAMES
@@ -40,15 +40,11 @@ def write_jsonl(path, size):
 
 @pytest.fixture(scope="module")
 def own(miniature, tmp_path_factory):
-    """A project after the command of the README, on a folder with a train file of three labels:
-    by dvc up to its second stage, the rest in this process."""
+    """A project after the command of the README, on a folder with a train file of three labels."""
     project = Project(tmp_path_factory.mktemp("own") / "project")
     use_small_data(project, "local/reviews", miniature)
     write_jsonl(project.path / "my_reviews/train.jsonl", 150)
-    project.first = project.run(*COMMAND.split(), "tokenize")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(project.path)
-        run_here(patch, *NAMES[2:])
+    project.first = project.run(*COMMAND.split())
     return project
 
 
@@ -62,9 +58,9 @@ def predictions(project, name):
         return [row for row in csv.DictReader(file) if row["split"] == "test"]
 
 
-def test_the_stages_run_once(own):
-    assert stages_run(own.first) == list(NAMES[:2])
-    assert stages_run(own.dvc("repro", "tokenize")) == []
+def test_all_stages_run_and_then_none(own):
+    assert set(stages_run(own.first)) == set(NAMES)
+    assert stages_run(own.dvc("repro")) == []
 
 
 def test_the_command_is_that_of_the_readme():
