@@ -5,6 +5,8 @@
 reads    data/tokenized, data/backbone (params: extract-cls-features, precision)
 writes   data/features/{train,validation,test}.parquet: the [CLS] vector of the last hidden state
          (float32 [dim]) and the label of each review; about.json as it was
+         Only the training vectors are computed in `precision`. Those of validation and test are
+         computed in float32, so that scores on them are those of the saved model in float32.
 metrics  metrics/extract-cls-features.json: what was verified; metrics/costs/
 """
 
@@ -31,7 +33,14 @@ def main() -> None:
 
     from stages.lib import costs, extraction, features, precision, processes, tokens
 
-    extractor = extraction.Extractor(BACKBONE, p.precision, p.extract_cls_features.tokens_per_batch)
+    budget = p.extract_cls_features.tokens_per_batch
+    training = extraction.Extractor(BACKBONE, p.precision, budget)
+    exact = (
+        training
+        if training.precision == "fp32"
+        else extraction.Extractor(BACKBONE, "fp32", budget)
+    )
+    extractors = {name: training if name == "train" else exact for name in SPLITS}
     sizes = {name: tokens.count(name) for name in SPLITS}
     start = time.perf_counter()
 
@@ -39,7 +48,7 @@ def main() -> None:
         """[CLS] vectors and labels of a split, chunk by chunk; all processes work on each."""
         with tqdm(total=sizes[name], desc=name, unit="review") as progress:
             for chunk in tokens.chunks(name, CHUNK):
-                yield extractor(chunk.input_ids, progress), chunk.labels
+                yield extractors[name](chunk.input_ids, progress), chunk.labels
 
     if not processes.state().is_main_process:
         for name in SPLITS:
@@ -50,18 +59,18 @@ def main() -> None:
     with outputs.replacing_directory(features.FEATURES) as directory:
         about.write(directory, about.read(tokens.TOKENIZED))
         for name in SPLITS:
-            with features.writing(directory / f"{name}.parquet", extractor.facts["dim"]) as append:
+            with features.writing(directory / f"{name}.parquet", training.facts["dim"]) as append:
                 for cls, labels in vectors(name):
                     append(cls, labels)
         processes.part()
     seconds = time.perf_counter() - start
-    outputs.write_json(METRICS, extractor.facts)
+    outputs.write_json(METRICS, training.facts)
     costs.write(
         "extract-cls-features",
         seconds=seconds,
         samples=sum(sizes.values()),
         size=features.FEATURES,
-        **precision.describe(extractor.precision),
+        **precision.describe(training.precision),
     )
 
 

@@ -66,9 +66,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
-        default="auto",
-        help="what to compute in; auto (the default) is fp16 on CUDA, bf16 where a CPU has it, "
-        "else fp32",
+        default="fp32",
+        help="what to compute in; fp32 (the default) gives the probabilities that were reported, "
+        "auto is fp16 on CUDA, bf16 where a CPU has it, else fp32",
     )
     return parser.parse_args()
 

@@ -4,8 +4,11 @@ import csv
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from conftest import run_here
 from soak import forget
@@ -317,27 +320,30 @@ def test_features_have_one_vector_a_review(ran, monkeypatch):
         assert np.array_equal(labels, tokens.load(split).labels)
 
 
-def test_bf16_gives_the_same_to_its_tolerance(after, monkeypatch):
-    """On any CPU: without the hardware it is slow, not impossible."""
-    from test_models import positive, predictions, scores
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_scores_are_those_of_the_saved_model_in_float32(after, monkeypatch, precision):
+    """On any CPU: without the hardware bf16 is slow, not impossible."""
     from stages.lib import features
+    from stages.lib.prediction import load
 
+    after.set(precision="fp32")
     monkeypatch.chdir(after.path)
-    tokenizer = AutoTokenizer.from_pretrained("data/backbone")
-    expected, _ = features.load("test")
-    after.set(precision="bf16")
-    run_here(monkeypatch, "extract-cls-features", "finetune-full", "lora")
-    found, _ = features.load("test")
-    assert not np.array_equal(found, expected)
-    assert np.abs(found - expected).max() < 0.05
-    for name in ("finetune-full", "lora"):
-        assert after.read(f"metrics/costs/{name}.json")["precision"] == "bf16"
-        # What is reported is what who loads the model in float32 gets.
-        test = positive(predictions(name))
-        model = AutoModelForSequenceClassification.from_pretrained(f"data/models/{name}")
-        assert np.allclose(scores(model, tokenizer), test, atol=1e-6)
+    run_here(monkeypatch, "extract-cls-features")
+    expected = {split: features.load(split)[0] for split in ("train", "test")}
+    after.set(precision=precision)
+    models = ("svm", "finetune-head", "finetune-full", "lora")
+    run_here(monkeypatch, "extract-cls-features", *models)
+    assert np.array_equal(features.load("test")[0], expected["test"])
+    difference = np.abs(features.load("train")[0] - expected["train"]).max()
+    assert 0 < difference < 0.05 if precision == "bf16" else difference == 0
+    texts = pq.read_table("data/raw/test.parquet")["text"].to_pylist()
+    for name in models:
+        reported = pd.read_csv(f"data/predictions/{name}.csv").query("split == 'test'")
+        model = load(Path("data/models") / name, "fp32")
+        scores = model.probabilities(texts)
+        assert np.abs(scores.max(-1) - reported["score"]).max() < 1e-5
+        if name.startswith(("finetune-full", "lora")):
+            assert after.read(f"metrics/costs/{name}.json")["precision"] == precision
 
 
 def test_the_report_has_a_table_of_all_models_and_its_pictures(ran):

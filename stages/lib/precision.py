@@ -1,5 +1,6 @@
 """The device, and the number format that models compute in on it."""
 
+import os
 from typing import Any
 
 import torch
@@ -8,6 +9,9 @@ from stages.lib import processes
 from stages.lib.errors import InputError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# An environment variable that says what 'auto' is, so that one machine can show what another would
+# do. A CPU without bf16 in hardware computes in it all the same, slowly.
+AUTO = "AUTO_PRECISION"
 
 
 def device() -> torch.device:
@@ -19,8 +23,13 @@ def resolve(precision: str, where: str = "params.yaml: precision") -> str:
     """'fp32', 'bf16' or 'fp16' for the `precision` of params.yaml, or of `where`.
 
     'auto' is fp16 on CUDA (as published), bf16 on a CPU that has it in hardware (AVX512-BF16 or
-    AMX), fp32 elsewhere. Raises InputError for what the device cannot do.
+    AMX), fp32 elsewhere; the environment variable AUTO_PRECISION overrides this choice. Raises
+    InputError for what the device cannot do.
     """
+    if precision == "auto" and (precision := os.environ.get(AUTO, "auto")) != "auto":
+        where = AUTO
+        if precision not in DTYPES:
+            raise InputError(f"{AUTO}: {precision!r} is wrong: it should be fp32, bf16 or fp16")
     if device().type == "cuda":
         if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
             raise InputError(
