@@ -18,8 +18,8 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from bench import cache, compare, corpus, markdown, project
-from stages.lib import outputs
-from stages.lib.splits import SPLITS
+from stages.lib.core import outputs
+from stages.lib.core.paths import SPLITS
 
 WORK = Path("tmp/bench").resolve()
 RESULTS = Path("metrics/bench.json")

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from bench.project import Project, Run
-from stages.lib import precision
+from stages.lib.encoder import precision
 
 TRAINED = ("finetune-head", "finetune-full", "lora")
 SCRIPTS = {

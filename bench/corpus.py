@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.project import ROOT, Project
-from stages.lib.splits import SPLITS
+from stages.lib.core.paths import SPLITS
 
 SMALL, LARGE = 50_000, 1_000_000
 STAGES = {

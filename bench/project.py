@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
-from stages.lib.splits import SPLITS
+from stages.lib.core.paths import SPLITS
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("stages", "bench", "libraries.yaml", "dvc.yaml", "local")

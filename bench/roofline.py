@@ -17,17 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
 from stages import lora
-from stages.lib import (
-    about,
-    batches,
-    classifier,
-    dropout,
-    first_token,
-    params,
-    pipeline,
-    precision,
-    tokens,
-)
+from stages.lib.core import declarations, manifest, paths
+from stages.lib.encoder import batches, first_token, precision, tokens
+from stages.lib.schema import params
+from stages.lib.training import classifier, dropout
 
 STEPS = 12
 WARMUP = 3
@@ -87,9 +80,9 @@ def padded(split: tokens.Tokens, sampler: Iterator[list[int]]) -> list[dict[str,
 def main(chosen: str) -> None:
     dtype, device = precision.DTYPES[chosen], precision.device()
     split = tokens.load("train")
-    settings = params.parse(pipeline.read_yaml(params.PATH))
+    settings = params.parse(declarations.read_yaml(params.PATH))
 
-    model = AutoModel.from_pretrained(classifier.BACKBONE).eval()
+    model = AutoModel.from_pretrained(paths.BACKBONE).eval()
     first_token.only(model)
     model.to(device, dtype)
     budget = batches.TokenBudget(split.lengths, settings.extract_cls_features.tokens_per_batch)
@@ -108,7 +101,7 @@ def main(chosen: str) -> None:
         ("lora", lambda model: lora.adapt(model, settings.lora)),
     ):
         torch.manual_seed(0)
-        trained = adapt(classifier.create(about.read(tokens.TOKENIZED)["labels"])).to(device)
+        trained = adapt(classifier.create(manifest.read(paths.TOKENIZED)["labels"])).to(device)
         first_token.only(trained)
         if device.type == "cpu":
             dropout.make_cheap(trained)

@@ -14,22 +14,21 @@ metrics  metrics/claims.json, metrics/costs/claims.json
 
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.lib import outputs, params, stage
+from stages.lib.core import manifest, outputs, paths, stage
+from stages.lib.core.paths import MODELS, PREDICTIONS, TOKENIZED
+from stages.lib.schema import params
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from stages.lib.tokens import Tokens
+    from stages.lib.encoder.tokens import Tokens
 
-MODELS = Path("data/models")
-PREDICTIONS = Path("data/predictions")
 ADAPTERS = ("lora-2e-5", "lora-2e-4", "lora")
 MERGED = "lora"
-METRICS = Path("metrics/claims.json")
-COSTS = Path("metrics/costs/claims.json")
+METRICS = paths.METRICS / "claims.json"
+COSTS = paths.COSTS / "claims.json"
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
         kind: _in_a_fresh_process(training_costs, kind, p.precision, p.seed)
         for kind in ("fp32", "mixed")
     }
-    from stages.lib import precision, tokens
+    from stages.lib.encoder import precision, tokens
 
     test = tokens.load("test")
     facts = {"merge": merging(test), "swap": swapping(test)}
@@ -59,25 +58,25 @@ def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
     in hardware nothing is measured, and the reason given. Raises InputError for what the device
     cannot do.
     """
-    from stages.lib import precision
+    from stages.lib.encoder import precision
 
     precision.resolve(asked)
     if kind == "fp32":
-        from stages.lib import steps
+        from stages.lib.training import precision_benchmark
 
-        return steps.measure("fp32", seed)
+        return precision_benchmark.measure("fp32", seed)
     native = precision.resolve("auto")
     if native == "fp32":
         return {"precision": None, "reason": "this CPU has no native bf16"}
-    from stages.lib import steps
+    from stages.lib.training import precision_benchmark
 
     chosen = asked if asked in ("bf16", "fp16") else native
-    return {"precision": chosen} | steps.measure(chosen, seed)
+    return {"precision": chosen} | precision_benchmark.measure(chosen, seed)
 
 
 def merging(test: "Tokens") -> dict[str, Any]:
     """The largest difference of logits between an adapter on its base and the two as one."""
-    from stages.lib import inference
+    from stages.lib.encoder import inference
 
     model = _with_adapters(MERGED)
     apart = inference.logits(model, test.input_ids, description="test")
@@ -91,9 +90,10 @@ def swapping(test: "Tokens") -> dict[str, Any]:
     import numpy as np
     import pandas as pd
 
-    from stages.lib import about, classifier, inference, tokens
+    from stages.lib.encoder import inference
+    from stages.lib.training import classifier
 
-    labels = about.read(tokens.TOKENIZED)["labels"]
+    labels = manifest.read(TOKENIZED)["labels"]
     model = _with_adapters(*ADAPTERS)
     largest, differ = 0.0, 0
     for adapter in ADAPTERS:
@@ -121,9 +121,10 @@ def _with_adapters(*adapters: str) -> "PeftModel":
     """The base in float32 with these adapters, the first of them active."""
     from peft import PeftModel
 
-    from stages.lib import about, classifier, precision, tokens
+    from stages.lib.encoder import precision
+    from stages.lib.training import classifier
 
-    base = classifier.create(about.read(tokens.TOKENIZED)["labels"])
+    base = classifier.create(manifest.read(TOKENIZED)["labels"])
     first, *others = adapters
     model = PeftModel.from_pretrained(base, MODELS / first, adapter_name=_name(first))
     for other in others:

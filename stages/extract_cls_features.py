@@ -12,17 +12,16 @@ metrics  metrics/extract-cls-features.json: what was verified; metrics/costs/
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib import about, outputs, params, stage
-from stages.lib.splits import SPLITS
+from stages.lib.core import manifest, outputs, paths, stage
+from stages.lib.core.paths import BACKBONE, FEATURES, SPLITS, TOKENIZED
+from stages.lib.schema import params
 
 if TYPE_CHECKING:
     import numpy as np
 
-BACKBONE = Path("data/backbone")
-METRICS = Path("metrics/extract-cls-features.json")
+METRICS = paths.METRICS / "extract-cls-features.json"
 # Reviews in memory at a time; sorted by length among themselves.
 CHUNK = 8192
 
@@ -31,14 +30,14 @@ def main() -> None:
     p = params.load("extract-cls-features", "precision")
     from tqdm.auto import tqdm
 
-    from stages.lib import costs, extraction, features, precision, processes, tokens
+    from stages.lib.core import costs
+    from stages.lib.encoder import extraction, precision, processes, tokens
+    from stages.lib.vectors import features
 
     budget = p.extract_cls_features.tokens_per_batch
     training = extraction.Extractor(BACKBONE, p.precision, budget)
     exact = (
-        training
-        if training.precision == "fp32"
-        else extraction.Extractor(BACKBONE, "fp32", budget)
+        training if training.precision == "fp32" else extraction.Extractor(BACKBONE, "fp32", budget)
     )
     extractors = {name: training if name == "train" else exact for name in SPLITS}
     sizes = {name: tokens.count(name) for name in SPLITS}
@@ -56,8 +55,8 @@ def main() -> None:
                 pass
         processes.part()
         return
-    with outputs.replacing_directory(features.FEATURES) as directory:
-        about.write(directory, about.read(tokens.TOKENIZED))
+    with outputs.replacing_directory(FEATURES) as directory:
+        manifest.write(directory, manifest.read(TOKENIZED))
         for name in SPLITS:
             with features.writing(directory / f"{name}.parquet", training.facts["dim"]) as append:
                 for cls, labels in vectors(name):
@@ -69,7 +68,7 @@ def main() -> None:
         "extract-cls-features",
         seconds=seconds,
         samples=sum(sizes.values()),
-        size=features.FEATURES,
+        size=FEATURES,
         **precision.describe(training.precision),
     )
 

@@ -6,14 +6,15 @@ With the backbone frozen and in eval mode this is the same computation as traini
 less a forward pass through the backbone in every epoch.
 
 reads    data/features, data/backbone (params: finetune-head, seed)
-writes   data/models/finetune-head/, a whole model for pipeline("text-classification", ...), and its
-         card
+writes   data/models/finetune-head/, a whole model for pipeline("text-classification", ...)
          data/predictions/finetune-head.csv
          data/curves/finetune-head/: loss and validation scores by step
 metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json
 """
 
-from stages.lib import params, stage
+from stages.lib.core import paths, stage
+from stages.lib.core.paths import SPLITS
+from stages.lib.schema import params
 
 NAME = "finetune-head"
 
@@ -23,28 +24,18 @@ def main() -> None:
     import numpy as np
     from transformers import set_seed
 
-    from stages.lib import (
-        about,
-        card,
-        checkpoints,
-        classifier,
-        costs,
-        features,
-        head,
-        outputs,
-        precision,
-        processes,
-        scoring,
-        training,
-    )
-    from stages.lib.splits import SPLITS
+    from stages.lib.core import costs, manifest, outputs
+    from stages.lib.encoder import precision, processes
+    from stages.lib.scores import scoring
+    from stages.lib.training import checkpoints, classifier, head, trainer
+    from stages.lib.vectors import features
 
     splits = {split: head.Vectors(*features.load(split)) for split in SPLITS}
-    data = about.read(features.FEATURES)
+    data = manifest.read(paths.FEATURES)
     set_seed(p.seed)
     model = classifier.create(data["labels"])
     module = head.Head(model)
-    seconds = training.train(
+    seconds = trainer.train(
         NAME,
         module,
         rows=splits["train"],
@@ -54,12 +45,12 @@ def main() -> None:
         settings=p.finetune_head,
         seed=p.seed,
         chosen="fp32",
-        inputs=[features.FEATURES, classifier.BACKBONE],
+        inputs=[paths.FEATURES, paths.BACKBONE],
         collate=head.collate,
     )
     if not processes.part():
         return
-    scores = scoring.write(
+    scoring.write(
         NAME,
         data["labels"],
         {
@@ -71,12 +62,9 @@ def main() -> None:
         },
     )
     trainable = classifier.parameters(module)["trainable"]
-    path = classifier.MODELS / NAME
+    path = paths.MODELS / NAME
     with outputs.replacing_directory(path) as directory:
         classifier.save(model, directory, data)
-        facts = {"seed": p.seed, "precision": "fp32", "trainable_parameters": trainable}
-        settings = p.finetune_head.model_dump() | facts
-        card.write(directory, NAME, data=data, scores=scores, settings=settings)
     costs.write(
         NAME,
         seconds=seconds,

@@ -5,7 +5,7 @@
 The three stages differ in their section of params.yaml alone.
 
 reads    data/tokenized, data/backbone (params: the stage's section, seed, precision)
-writes   data/models/<stage>/: the adapter with its head and a card, for
+writes   data/models/<stage>/: the adapter with its head, for
          AutoPeftModelForSequenceClassification
          data/predictions/<stage>.csv
          data/curves/<stage>/: loss and validation scores by step
@@ -15,8 +15,9 @@ metrics  metrics/<stage>.json, metrics/costs/<stage>.json
 import argparse
 from typing import TYPE_CHECKING
 
-from stages.lib import params, stage
-from stages.lib.errors import InputError
+from stages.lib.core import stage
+from stages.lib.core.errors import InputError
+from stages.lib.schema import params
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,7 +44,7 @@ def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
     from peft import LoraConfig, TaskType, get_peft_model
     from torch.nn import Linear
 
-    from stages.lib import classifier
+    from stages.lib.training import classifier
 
     targets = AUTO[model.config.model_type] if settings.targets == "auto" else settings.targets
     modules = model.base_model.named_modules()
@@ -70,7 +71,7 @@ def main() -> None:
     name = parser.parse_args().stage
     p = params.load(name, "seed", "precision")
     settings = getattr(p, name.replace("-", "_"))
-    from stages.lib import finetuning
+    from stages.lib.training import finetuning
 
     finetuning.run(name, settings, p, lambda model: adapt(model, settings))
 

@@ -7,48 +7,43 @@ writes   metrics/report.md with its pictures, and data of DVC's plots, in metric
          metrics/report.html, the same as one self-contained page
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib import about, outputs, params, stage
-from stages.lib.splits import SPLITS
+from stages.lib.core import manifest, outputs, paths, stage
+from stages.lib.core.paths import COSTS, CURVES, METRICS, PREDICTIONS, RAW, SPLITS
+from stages.lib.models import registry
+from stages.lib.schema import params
 
 if TYPE_CHECKING:
     from stages.lib.report.inputs import Results
 
-METRICS = Path("metrics")
-RAW = Path("data/raw")
-PREDICTIONS = Path("data/predictions")
-CURVES = Path("data/curves")
-MARKDOWN = Path("metrics/report.md")
-PAGE = Path("metrics/report.html")
-PICTURES = Path("metrics/report")
+MARKDOWN = paths.METRICS / "report.md"
+PAGE = paths.METRICS / "report.html"
+PICTURES = paths.METRICS / "report"
 
-COSTS = ("trainable_parameters", "total_parameters", "seconds", "samples_per_second")
-COSTS += ("peak_memory_mb", "size_bytes", "precision", "device")
-MODELS = ("svm", "finetune-head", "finetune-full", "lora-2e-5", "lora-2e-4", "lora")
+MEASURED = ("trainable_parameters", "total_parameters", "seconds", "samples_per_second")
+MEASURED += ("peak_memory_mb", "size_bytes", "precision", "device")
 
 
 def load() -> "Results":
     """All that was measured. Raises InputError for a file that is missing or something else."""
     from stages.lib.report import inputs
 
+    models = registry.names()
     results = inputs.Results(
-        models=MODELS,
-        labels=about.read(RAW)["labels"],
+        models=models,
+        labels=manifest.read(RAW)["labels"],
         download=inputs.read_json(METRICS / "download.json", "reviews", "backbone", *SPLITS),
         scores={
             name: inputs.read_json(METRICS / f"{name}.json", "validation", "test")
-            for name in MODELS
+            for name in models
         },
-        costs={
-            name: inputs.read_json(METRICS / "costs" / f"{name}.json", *COSTS) for name in MODELS
-        },
-        predictions={name: inputs.read_predictions(PREDICTIONS / f"{name}.csv") for name in MODELS},
+        costs={name: inputs.read_json(COSTS / f"{name}.json", *MEASURED) for name in models},
+        predictions={name: inputs.read_predictions(PREDICTIONS / f"{name}.csv") for name in models},
         texts=inputs.read_texts(RAW / "test.parquet"),
-        curves={name: inputs.read_curves(CURVES / name) for name in MODELS},
+        curves={name: inputs.read_curves(CURVES / name) for name in models},
         claims=inputs.read_json(METRICS / "claims.json", "merge", "swap"),
-        claims_costs=inputs.read_json(METRICS / "costs" / "claims.json", "device", "fp32", "mixed"),
+        claims_costs=inputs.read_json(COSTS / "claims.json", "device", "fp32", "mixed"),
     )
     inputs.check_aligned(results.predictions, results.texts)
     return results

@@ -3,11 +3,11 @@
     python -m stages.svm
 
 Up to IN_MEMORY reviews by LinearSVC, from there on by what finds the same hyperplanes without the
-vectors in memory (stages/lib/primal.py).
+vectors in memory (stages/lib/vectors/out_of_core.py).
 
 reads    data/features, where data/backbone came from (params: svm, seed)
 writes   data/models/svm/: model.safetensors (standardization, hyperplane, temperature),
-         config.json, a model card
+         config.json
          data/predictions/svm.csv
 metrics  metrics/svm.json, metrics/costs/svm.json
 """
@@ -15,17 +15,17 @@ metrics  metrics/svm.json, metrics/costs/svm.json
 import dataclasses
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib import outputs, params, stage
+from stages.lib.core import outputs, paths, stage
+from stages.lib.schema import params
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stages.lib.linear import Linear
+    from stages.lib.vectors.linear import Linear
 
-MODEL = Path("data/models/svm")
+MODEL = paths.MODELS / "svm"
 # Training reviews. docs/scale.md has time and memory of both.
 IN_MEMORY = 20_000
 
@@ -34,9 +34,11 @@ def main() -> None:
     p = params.load("svm", "seed")
     import numpy as np
 
-    from stages.lib import about, card, costs, features, scoring
+    from stages.lib.core import costs, manifest
+    from stages.lib.scores import scoring
+    from stages.lib.vectors import features
 
-    data = about.read(features.FEATURES)
+    data = manifest.read(paths.FEATURES)
     samples = features.count("train")
     start = time.perf_counter()
     if samples <= IN_MEMORY:
@@ -52,12 +54,10 @@ def main() -> None:
             strict=True,
         )
         results[split] = np.concatenate(numbers), np.concatenate(probabilities)
-    scores = scoring.write("svm", data["labels"], results)
+    scoring.write("svm", data["labels"], results)
     trainable = fit.coef.size + fit.intercept.size
     with outputs.replacing_directory(MODEL) as directory:
         fit.save(directory, data["labels"], C=best, max_length=data["max_length"])
-        settings = {"C": best, "seed": p.seed, "trainable_parameters": trainable}
-        card.write(directory, "svm", data=data, scores=scores, settings=settings)
     costs.write(
         "svm",
         seconds=seconds,
@@ -77,7 +77,7 @@ def in_memory(values: Sequence[float], seed: int) -> tuple[float, "Linear"]:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    from stages.lib import features, linear
+    from stages.lib.vectors import features, linear
 
     vectors, labels = features.load("train")
     fitted = {
@@ -101,9 +101,9 @@ def streamed(values: Sequence[float], labels: int) -> tuple[float, "Linear"]:
     """The best C on validation and its SVM, with no more than a block of vectors in memory."""
     import numpy as np
 
-    from stages.lib import features, linear, primal
+    from stages.lib.vectors import features, linear, out_of_core
 
-    scaler, planes = primal.fit(lambda: features.blocks("train"), values, labels)
+    scaler, planes = out_of_core.fit(lambda: features.blocks("train"), values, labels)
     fitted = [linear.Linear(scaler.mean_, scaler.scale_, *plane, 1.0) for plane in planes]
     true, margins = [], [[] for _ in fitted]
     for vectors, numbers in features.blocks("validation"):
@@ -123,7 +123,7 @@ def _temperature(margins: "np.ndarray", labels: "np.ndarray") -> float:
     from scipy.optimize import minimize_scalar
     from sklearn.metrics import log_loss
 
-    from stages.lib import linear
+    from stages.lib.vectors import linear
 
     names = np.arange(max(2, margins[0].size))
 

@@ -13,17 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stages.lib import about, costs, exploration, outputs, params, stage
-from stages.lib.errors import InputError
-from stages.lib.splits import SPLITS
+from stages.lib.core import costs, distributions, manifest, outputs, paths, stage
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import BACKBONE, RAW, SPLITS, TOKENIZED
+from stages.lib.schema import params
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RAW = Path("data/raw")
-BACKBONE = Path("data/backbone")
-TOKENIZED = Path("data/tokenized")
-METRICS = Path("metrics/tokenize.json")
+METRICS = paths.METRICS / "tokenize.json"
 # Reviews in memory at a time.
 CHUNK = 2048
 
@@ -63,7 +61,7 @@ def main() -> None:
     import pyarrow.parquet as pq
     from tqdm.auto import tqdm
 
-    from stages.lib import tokenizer as tokenizers
+    from stages.lib.encoder import tokenizer as tokenizers
 
     tokenizer = tokenizers.load(BACKBONE)
     limit = p.tokenize.max_length
@@ -79,7 +77,7 @@ def main() -> None:
     facts: dict[str, dict[str, Any]] = {}
     start = time.perf_counter()
     with outputs.replacing_directory(TOKENIZED) as directory:
-        about.write(directory, about.read(RAW) | {"max_length": limit})
+        manifest.write(directory, manifest.read(RAW) | {"max_length": limit})
         for name, size in sizes.items():
             lengths: list[np.ndarray] = []
             with (
@@ -93,7 +91,7 @@ def main() -> None:
                     progress.update(len(texts))
             tokens = np.concatenate(lengths)
             facts[name] = {
-                "tokens": exploration.distribution(tokens),
+                "tokens": distributions.summarize(tokens),
                 "truncated_share": round(float((tokens > limit).mean()), 6),
             }
     seconds = time.perf_counter() - start

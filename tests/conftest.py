@@ -72,9 +72,10 @@ def miniature(tmp_path_factory) -> Path:
 
 def dataset(**changes: Any):
     """The section `dataset` of params.yaml with some changes."""
-    from stages.lib import params, pipeline
+    from stages.lib.core import declarations
+    from stages.lib.schema import params
 
-    section = pipeline.read_yaml(str(ROOT / "params.yaml"))["dataset"]
+    section = declarations.read_yaml(str(ROOT / "params.yaml"))["dataset"]
     return params.Dataset(**section | {"path": "nowhere"} | changes)
 
 

@@ -10,8 +10,9 @@ import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoTokenizer, pipeline
 
-from stages import predict
-from stages.lib import about, card, models, prediction
+from commands import predict
+from stages.lib.core import manifest
+from stages.lib.models import card, prediction, registry
 
 DISTILBERT = "distilbert/distilbert-base-uncased"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -25,10 +26,10 @@ def here(ran, monkeypatch):
 
 
 def read(name):
-    return ModelCard.load(models.MODELS / name / "README.md")
+    return ModelCard.load(registry.MODELS / name / "README.md")
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_a_card_has_the_scores_of_the_run(here, name):
     data = read(name).data
     assert data.model_name == name
@@ -41,23 +42,23 @@ def test_a_card_has_the_scores_of_the_run(here, name):
         assert f"| {' | '.join(str(value) for value in scores.values())} |" in read(name).text
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_its_metadata_survive_the_hubs_own_reader_and_writer(here, name):
     found = read(name)
-    assert str(ModelCard(str(found))) == (models.MODELS / name / "README.md").read_text("utf-8")
+    assert str(ModelCard(str(found))) == (registry.MODELS / name / "README.md").read_text("utf-8")
     expected = {"svm": None, "lora": "peft"}.get(name.partition("-")[0], "transformers")
     assert found.data.library_name == expected
     # PEFT would name a path of this project here.
     assert not any("data/backbone" in tag for tag in found.data.tags)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_its_code_works_and_gives_what_predict_gives(here, capsys, name):
     (code,) = re.findall(r"```python\n(.*?)```", read(name).text, re.DOTALL)
     exec(compile(code, f"card of {name}", "exec"), {})
     printed = ast.literal_eval(capsys.readouterr().out.strip())
     (found,) = printed if isinstance(printed, list) else [printed]
-    model = prediction.load(models.MODELS / name, "fp32")
+    model = prediction.load(registry.MODELS / name, "fp32")
     (expected,) = model.probabilities(["a gorgeous, witty, seductive movie"])
     assert found["label"] == model.labels[expected.argmax()]
     assert found["score"] == pytest.approx(expected.max(), abs=1e-5)
@@ -84,7 +85,7 @@ def test_the_readmes_code_works(here, capsys, monkeypatch, tmp_path):
     assert Path("predictions.csv").read_text().count("\n") == 2
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_it_says_how_the_model_was_trained(here, name):
     text = read(name).text
     assert "| seed | 0 |" in text
@@ -96,11 +97,11 @@ def test_it_says_how_the_model_was_trained(here, name):
     assert f"| trainable_parameters | {costs['trainable_parameters']} |" in text
 
 
-@pytest.mark.parametrize("name", models.NAMES[1:])
+@pytest.mark.parametrize("name", registry.NAMES[1:])
 def test_the_saved_tokenizer_cuts_where_training_did(here, name):
-    tokenizer = AutoTokenizer.from_pretrained(models.MODELS / name)
+    tokenizer = AutoTokenizer.from_pretrained(registry.MODELS / name)
     assert tokenizer.model_max_length == 32
-    assert "local" not in (models.MODELS / name / "tokenizer_config.json").read_text()
+    assert "local" not in (registry.MODELS / name / "tokenizer_config.json").read_text()
     assert len(tokenizer("great " * 100, truncation=True)["input_ids"]) == 32
 
 
@@ -122,7 +123,7 @@ def written(directory, monkeypatch, *, reviews, backbone, labels=("negative", "p
     """A card of what these were made from."""
     monkeypatch.chdir(directory)
     card.BACKBONE.mkdir(parents=True)
-    about.write(card.BACKBONE, backbone)
+    manifest.write(card.BACKBONE, backbone)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (directory / name).write_text("{}")
     scores = dict.fromkeys(("validation", "test"), dict.fromkeys(card.METRICS, 0.5))

@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stages import claims
-from stages.lib import steps, tokens
+from stages.lib.encoder import tokens
+from stages.lib.training import precision_benchmark
 
 
 @pytest.fixture
@@ -84,7 +85,9 @@ def test_each_measurement_has_a_process_of_its_own():
 def test_16_bit_is_measured_where_the_hardware_has_it(monkeypatch, asked, native, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
-    monkeypatch.setattr(steps, "measure", lambda chosen, seed: {"samples_per_second": 1.0})
+    monkeypatch.setattr(
+        precision_benchmark, "measure", lambda chosen, seed: {"samples_per_second": 1.0}
+    )
     found = claims.training_costs("mixed", asked, 0)
     assert found["precision"] == expected
     assert ("samples_per_second" in found) == native
@@ -102,7 +105,7 @@ def test_steps_are_measured_in_the_precision_that_is_named(ran, monkeypatch, cho
         return seen[-1]
 
     monkeypatch.setattr(torch.nn.functional, "linear", spy)
-    facts = steps.measure(chosen, seed=0)
+    facts = precision_benchmark.measure(chosen, seed=0)
     assert facts["samples_per_second"] > 0
     assert facts["peak_memory_mb"] > 100
     assert {value.dtype for value in seen} == {

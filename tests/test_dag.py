@@ -310,7 +310,8 @@ def test_a_metrics_file_that_is_not_json_is_named_by_report(after):
 
 
 def test_features_have_one_vector_a_review(ran, monkeypatch):
-    from stages.lib import features, tokens
+    from stages.lib.encoder import tokens
+    from stages.lib.vectors import features
 
     monkeypatch.chdir(ran.path)
     for split in ("train", "validation", "test"):
@@ -323,8 +324,8 @@ def test_features_have_one_vector_a_review(ran, monkeypatch):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_scores_are_those_of_the_saved_model_in_float32(after, monkeypatch, precision):
     """On any CPU: without the hardware bf16 is slow, not impossible."""
-    from stages.lib import features
-    from stages.lib.prediction import load
+    from stages.lib.models.prediction import load
+    from stages.lib.vectors import features
 
     after.set(precision="fp32")
     monkeypatch.chdir(after.path)

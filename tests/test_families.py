@@ -21,10 +21,12 @@ from transformers import (
 )
 
 from stages import lora
-from stages.lib import classifier, dropout, features, head, params
-from stages.lib import tokenizer as tokenizers
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
+from stages.lib.encoder import tokenizer as tokenizers
+from stages.lib.schema import params
 from stages.lib.sources import encoders
+from stages.lib.training import classifier, dropout, head
+from stages.lib.vectors import features
 
 FAMILIES = {"distilbert": "DistilBert", "bert": "Bert", "roberta": "Roberta",
             "electra": "Electra", "modernbert": "ModernBert"}  # fmt: skip

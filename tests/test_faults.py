@@ -157,7 +157,7 @@ def test_a_truncated_wheel_is_refused_and_outputs_stay(after, wheels, tmp_path, 
 @pytest.mark.parametrize("name", ["finetune-head", "lora"])
 def test_a_training_that_cannot_be_saved_is_not_lost(after, name):
     """Killed after its last epoch, while the model is written: its checkpoint is still there."""
-    module = after.path / "stages/lib/classifier.py"
+    module = after.path / "stages/lib/training/classifier.py"
     text = module.read_text()
     module.write_text(text.replace("    model.save_pretrained(directory)", "    import os, signal; "
                                    "os.kill(os.getpid(), signal.SIGKILL)"))  # fmt: skip

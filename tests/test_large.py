@@ -14,8 +14,8 @@ from conftest import ROOT
 from ruamel.yaml import YAML
 
 from bench.project import LAUNCHER
-from stages.lib import features
-from stages.lib.splits import SPLITS
+from stages.lib.core.paths import SPLITS
+from stages.lib.vectors import features
 from stages.report import MODELS
 
 SMALL, LARGE = 5_000, 50_000

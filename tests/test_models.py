@@ -13,7 +13,8 @@ from transformers import (
 )
 
 from stages import lora
-from stages.lib import classifier, params
+from stages.lib.schema import params
+from stages.lib.training import classifier
 
 
 @pytest.fixture
@@ -83,7 +84,8 @@ def test_the_merged_model_has_the_adapters_logits(here):
 
 
 def test_the_heads_logits_of_the_whole_model_are_those_of_the_cached_features(here):
-    from stages.lib import features, head
+    from stages.lib.training import head
+    from stages.lib.vectors import features
 
     tokenizer = AutoTokenizer.from_pretrained("data/backbone")
     model = AutoModelForSequenceClassification.from_pretrained("data/models/finetune-head")
@@ -93,7 +95,7 @@ def test_the_heads_logits_of_the_whole_model_are_those_of_the_cached_features(he
 
 
 def test_features_are_those_of_the_feature_extraction_pipeline(here):
-    from stages.lib import features
+    from stages.lib.vectors import features
 
     extract = pipeline("feature-extraction", "data/backbone")
     expected = np.array([hidden[0][0] for hidden in extract(texts())])
@@ -103,7 +105,7 @@ def test_features_are_those_of_the_feature_extraction_pipeline(here):
 def test_the_svm_is_its_arrays(here):
     from safetensors.numpy import load_file
 
-    from stages.lib import features
+    from stages.lib.vectors import features
 
     saved = load_file("data/models/svm/model.safetensors")
     standardized = (features.load("test")[0] - saved["mean"]) / saved["scale"]
@@ -126,7 +128,7 @@ def test_no_output_is_a_pickle(here):
     ids=["distilbert-base-uncased", "embedded"],
 )
 def test_the_published_lora_trains_just_so_many_parameters(monkeypatch, shape, trainable):
-    monkeypatch.chdir(params.__file__.removesuffix("/stages/lib/params.py"))
+    monkeypatch.chdir(params.__file__.removesuffix("/stages/lib/schema/params.py"))
     settings = params.load("lora-2e-4").lora_2e_4
     with torch.device("meta"):
         model = DistilBertForSequenceClassification(DistilBertConfig(**shape))

@@ -1,4 +1,4 @@
-"""stages.predict: trained models on texts of one's own."""
+"""commands.predict: trained models on texts of one's own."""
 
 import csv
 import io
@@ -17,9 +17,10 @@ import torch
 from peft import PeftModel
 from ruamel.yaml import YAML
 
-from stages import predict
-from stages.lib import models, prediction, texts
-from stages.lib.errors import InputError
+from commands import predict
+from stages.lib.core.errors import InputError
+from stages.lib.models import prediction, registry
+from stages.lib.reviews import texts
 
 GOOD, BAD = "a great witty film", "it is dull and tedious"
 
@@ -59,10 +60,10 @@ def labels(printed):
 
 def test_the_models_are_the_projects(here):
     artifacts = YAML(typ="safe").load((here.path / "dvc.yaml").read_text())["artifacts"]
-    assert list(artifacts) == list(models.NAMES)
+    assert list(artifacts) == list(registry.NAMES)
 
 
-@pytest.mark.parametrize("name", models.NAMES)
+@pytest.mark.parametrize("name", registry.NAMES)
 def test_it_predicts_what_the_stage_reported_of_the_test_reviews(run, tmp_path, name):
     reported = pd.read_csv(f"data/predictions/{name}.csv")
     reported = reported[reported["split"] == "test"]
@@ -145,7 +146,7 @@ def test_an_empty_text_keeps_its_line_and_has_no_label(both):
 def test_a_long_text_is_cut_where_training_did(here, name):
     """32 tokens, of which two are [CLS] and [SEP]."""
     kept = ["great"] * 30
-    model = prediction.load(models.MODELS / name, "fp32")
+    model = prediction.load(registry.MODELS / name, "fp32")
     first, longer, other = (
         model.probabilities([" ".join(words)])
         for words in (kept, [*kept, "dull"], [*kept[:-1], "dull"])
@@ -155,11 +156,11 @@ def test_a_long_text_is_cut_where_training_did(here, name):
 
 
 def test_an_adapter_is_merged(here):
-    assert not isinstance(prediction.load(models.MODELS / "lora", "fp32").network, PeftModel)
+    assert not isinstance(prediction.load(registry.MODELS / "lora", "fp32").network, PeftModel)
 
 
 def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
-    expected = prediction.load(models.MODELS / "lora", "fp32").probabilities([GOOD])
+    expected = prediction.load(registry.MODELS / "lora", "fp32").probabilities([GOOD])
 
     def merge(self):
         merged = self.unload()
@@ -167,7 +168,7 @@ def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
         return merged
 
     monkeypatch.setattr(PeftModel, "merge_and_unload", merge, raising=False)
-    model = prediction.load(models.MODELS / "lora", "fp32")
+    model = prediction.load(registry.MODELS / "lora", "fp32")
     assert isinstance(model.network, PeftModel)
     assert np.allclose(model.probabilities([GOOD]), expected, atol=1e-6)
 
@@ -269,7 +270,7 @@ def test_an_output_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
 
 def test_a_reader_that_leaves_early_is_no_error(here, tmp_path):
     (tmp_path / "a.txt").write_bytes(lines(*[GOOD] * 5000))
-    command = f"python -m stages.predict --model svm --file {tmp_path}/a.txt | head -n 1"
+    command = f"python -m commands.predict --model svm --file {tmp_path}/a.txt | head -n 1"
     done = here.run("bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}", check=False)
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
@@ -277,7 +278,7 @@ def test_a_reader_that_leaves_early_is_no_error(here, tmp_path):
 
 
 def test_an_interrupt_ends_it_quietly(here, tmp_path):
-    command = [sys.executable, "-m", "stages.predict", "--model", "svm"]
+    command = [sys.executable, "-m", "commands.predict", "--model", "svm"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     # Tests in the background of a script ignore it, and what they start would too.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -292,9 +293,9 @@ def test_an_interrupt_ends_it_quietly(here, tmp_path):
 
 
 def test_a_mistake_is_said_before_torch_is_imported(here):
-    code = "import sys, stages.predict; assert 'torch' not in sys.modules"
+    code = "import sys, commands.predict; assert 'torch' not in sys.modules"
     here.run("python", "-c", code)
-    done = here.run("python", "-m", "stages.predict", "--model", "x", "y", check=False)
+    done = here.run("python", "-m", "commands.predict", "--model", "x", "y", check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("error: --model x: ")
     assert done.stderr.count("\n") == 1

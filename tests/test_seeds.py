@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from stages import seeds
+from commands import seeds
 
 PARAMS = {"seed": 0, "svm": {"C": [0.1, 1.0]}, "lora": {"lr": 2e-3}, "tokenize": {"max_length": 32}}
 
@@ -128,7 +128,7 @@ def test_experiments_that_are_not_finished_are_counted():
 
 
 def test_without_experiments_one_line_says_what_to_run(ran):
-    done = ran.run("python", "-m", "stages.seeds", check=False)
+    done = ran.run("python", "-m", "commands.seeds", check=False)
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (

@@ -69,7 +69,7 @@ def test_the_seeds_tool_reads_them_and_says_what_it_left_out(swept):
     }
     assert sorted(accuracies) == [1, 2]
     values = [scores["test"]["accuracy"] for scores in accuracies.values()]
-    done = swept.run("python", "-m", "stages.seeds", "--json")
+    done = swept.run("python", "-m", "commands.seeds", "--json")
     (row,) = json.loads(done.stdout)
     assert (row["model"], row["seeds"]) == ("svm", 2)
     assert row["test.accuracy mean"] == pytest.approx(statistics.mean(values))
@@ -77,11 +77,11 @@ def test_the_seeds_tool_reads_them_and_says_what_it_left_out(swept):
     assert "left out: experiments that are not finished: 1 failed" in done.stderr
     assert "left out: models that no experiment ran: finetune-full, " in done.stderr
 
-    plain = swept.run("python", "-m", "stages.seeds").stdout
+    plain = swept.run("python", "-m", "commands.seeds").stdout
     assert plain.splitlines()[1].split()[:2] == ["svm", "2"]
     assert "\x1b" not in plain
-    assert swept.run("python", "-m", "stages.seeds", "--md").stdout.startswith("| model ")
-    table = swept.run("python", "-m", "stages.seeds", "--csv").stdout
+    assert swept.run("python", "-m", "commands.seeds", "--md").stdout.startswith("| model ")
+    table = swept.run("python", "-m", "commands.seeds", "--csv").stdout
     assert table.startswith("model,settings,seeds,validation.accuracy mean,")
 
 
@@ -94,5 +94,5 @@ def test_another_machine_takes_a_share(swept):
     other.dvc("exp", "run", "-S", "seed=3", "svm")
     other.dvc("exp", "push", "origin")
     swept.dvc("exp", "pull", "origin")
-    (row,) = json.loads(swept.run("python", "-m", "stages.seeds", "--json").stdout)
+    (row,) = json.loads(swept.run("python", "-m", "commands.seeds", "--json").stdout)
     assert (row["model"], row["seeds"]) == ("svm", 3)

@@ -8,7 +8,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from stages import tokenize
-from stages.lib import about, reviews, tokens
+from stages.lib.core import manifest
+from stages.lib.encoder import tokens
+from stages.lib.reviews import splitting
 
 TEXTS = ["a great film", "the film is not very witty at all", "Dull", "unheard of: a film", "it"]
 LABELS = [1, 0, 0, 1, 1]
@@ -20,9 +22,9 @@ def here(tmp_path, monkeypatch, miniature, project):
     tokenize.BACKBONE.parent.mkdir()
     tokenize.BACKBONE.symlink_to(miniature)
     tokenize.RAW.mkdir()
-    about.write(tokenize.RAW, {"labels": ["negative", "positive"], "reviews": {}})
+    manifest.write(tokenize.RAW, {"labels": ["negative", "positive"], "reviews": {}})
     for split in ("train", "validation", "test"):
-        table = pa.table([TEXTS, LABELS], schema=reviews.SCHEMA)
+        table = pa.table([TEXTS, LABELS], schema=splitting.SCHEMA)
         pq.write_table(table, tokenize.RAW / f"{split}.parquet")
     project.set(tokenize__max_length=6)
 

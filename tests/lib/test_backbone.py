@@ -6,8 +6,8 @@ import shutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from stages.lib import backbone
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
+from stages.lib.encoder import backbone
 
 
 @pytest.fixture

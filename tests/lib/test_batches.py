@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib import batches
+from stages.lib.encoder import batches
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=300)
 

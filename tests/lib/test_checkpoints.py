@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib import checkpoints
+from stages.lib.training import checkpoints
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_of_two_processes_has_the_random_state_of_both(tmp_path):
 
 def test_the_code_is_that_of_all_loaded_modules_and_the_script():
     import __main__
-    from stages.lib import outputs
+    from stages.lib.core import outputs
 
     assert {Path(outputs.__file__), Path(__main__.__file__)} <= set(checkpoints._code())
 

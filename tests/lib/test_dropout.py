@@ -5,7 +5,7 @@ import torch
 from scipy.stats import binomtest
 from transformers import AutoModelForSequenceClassification
 
-from stages.lib import dropout
+from stages.lib.training import dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5])

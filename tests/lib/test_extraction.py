@@ -5,8 +5,8 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from stages.lib.errors import InputError
-from stages.lib.extraction import Extractor
+from stages.lib.core.errors import InputError
+from stages.lib.encoder.extraction import Extractor
 
 IDS = [[2, 7, 3], [2, 5, 6, 9, 8, 3], [2, 3]]
 

@@ -12,7 +12,8 @@ from transformers import (
     DistilBertModel,
 )
 
-from stages.lib import dropout, first_token
+from stages.lib.encoder import first_token
+from stages.lib.training import dropout
 
 CONFIG = DistilBertConfig(
     vocab_size=50, dim=16, hidden_dim=32, n_heads=2, n_layers=2, max_position_embeddings=16

@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from stages.lib import linear
+from stages.lib.vectors import linear
 
 
 def fitted(classes):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.lib import outputs
+from stages.lib.core import outputs
 
 
 @pytest.mark.parametrize("before", [None, "old"])

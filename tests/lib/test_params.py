@@ -9,15 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from stages.lib import params, pipeline
-from stages.lib.errors import InputError
+from stages.lib.core import declarations
+from stages.lib.core.errors import InputError
+from stages.lib.schema import params
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
 def content():
-    return pipeline.read_yaml(str(ROOT / "params.yaml"))
+    return declarations.read_yaml(str(ROOT / "params.yaml"))
 
 
 def change(content, path, value):
@@ -139,12 +140,12 @@ SECTION = st.fixed_dictionaries(
 
 @given(SECTION)
 def test_a_section_survives_being_written_and_read(section):
-    content = pipeline.read_yaml(str(ROOT / "params.yaml")) | {"lora": section}
+    content = declarations.read_yaml(str(ROOT / "params.yaml")) | {"lora": section}
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "params.yaml"
         with path.open("w") as file:
             YAML().dump(content, file)
-        assert params.parse(pipeline.read_yaml(str(path))).lora.model_dump() == section
+        assert params.parse(declarations.read_yaml(str(path))).lora.model_dump() == section
 
 
 def test_what_is_not_a_mapping_is_refused():
@@ -161,8 +162,8 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path):
 
     path = tmp_path / "params.yaml"
     path.write_text("a: 2e-4\nb: 2.0e-4\nc: 1_000\nd: yes\ne: 010\nf: 1e3\n")
-    assert pipeline.read_yaml(str(path)) == load_yaml(str(path))
-    assert pipeline.read_yaml(str(path))["a"] == 0.0002
+    assert declarations.read_yaml(str(path)) == load_yaml(str(path))
+    assert declarations.read_yaml(str(path))["a"] == 0.0002
 
 
 @pytest.mark.parametrize(
@@ -203,10 +204,10 @@ def test_load_gives_the_named_sections_alone(monkeypatch):
 def test_under_dvc_an_undeclared_section_is_refused(monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("DVC_STAGE", "tokenize")
-    pipeline._declared.cache_clear()
+    declarations._declared.cache_clear()
     with pytest.raises(InputError) as error:
         params.load("tokenize", "seed")
-    pipeline._declared.cache_clear()
+    declarations._declared.cache_clear()
     assert str(error.value) == (
         "dvc.yaml: stage 'tokenize' reads the parameter 'seed' but does not declare it under params"
     )

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from stages.lib import precision
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
+from stages.lib.encoder import precision
 
 
 @pytest.fixture

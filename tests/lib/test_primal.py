@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from stages.lib import primal
+from stages.lib.vectors import out_of_core
 
 VALUES = [0.001, 0.03, 1.0]
 
@@ -34,7 +34,7 @@ def in_blocks(vectors, numbers, size=500):
 @pytest.mark.parametrize("labels", [2, 3])
 def test_it_finds_what_linear_svc_finds(labels):
     vectors, numbers, test, true = blobs(labels)
-    scaler, planes = primal.fit(in_blocks(vectors, numbers), VALUES, labels)
+    scaler, planes = out_of_core.fit(in_blocks(vectors, numbers), VALUES, labels)
     standardized = scaler.transform(test)
     for C, (weights, intercepts) in zip(VALUES, planes, strict=True):
         svm = LinearSVC(C=C, random_state=0, tol=1e-6, max_iter=100_000)
@@ -53,8 +53,8 @@ def test_it_finds_what_linear_svc_finds(labels):
 def test_neither_order_nor_size_of_the_blocks_matters():
     vectors, numbers, *_ = blobs(2)
     order = np.random.default_rng(1).permutation(len(numbers))
-    _, one = primal.fit(in_blocks(vectors, numbers), VALUES, 2)
-    _, two = primal.fit(in_blocks(vectors[order], numbers[order], 77), VALUES, 2)
+    _, one = out_of_core.fit(in_blocks(vectors, numbers), VALUES, 2)
+    _, two = out_of_core.fit(in_blocks(vectors[order], numbers[order], 77), VALUES, 2)
     for (first, _), (second, _) in zip(one, two, strict=True):
         assert np.allclose(first, second, atol=1e-3 * abs(first).max())
 
@@ -62,7 +62,7 @@ def test_neither_order_nor_size_of_the_blocks_matters():
 def test_the_same_data_give_the_same_bytes():
     vectors, numbers, *_ = blobs(3)
     blocks = in_blocks(vectors, numbers)
-    once, again = (primal.fit(blocks, VALUES, 3)[1] for _ in range(2))
+    once, again = (out_of_core.fit(blocks, VALUES, 3)[1] for _ in range(2))
     for one, two in zip(once, again, strict=True):
         assert [array.tobytes() for array in one] == [array.tobytes() for array in two]
 
@@ -70,7 +70,7 @@ def test_the_same_data_give_the_same_bytes():
 def test_a_column_that_never_changes_does_no_harm():
     vectors, numbers, *_ = blobs(2)
     vectors[:, 3] = 7
-    _, [(weights, _)] = primal.fit(in_blocks(vectors, numbers), [0.03], 2)
+    _, [(weights, _)] = out_of_core.fit(in_blocks(vectors, numbers), [0.03], 2)
     assert np.isfinite(weights).all()
     assert abs(weights[0, 3]) < 1e-6
 
@@ -84,5 +84,5 @@ def test_few_passes_suffice_for_all_values_of_c():
         passes.append(1)
         return blocks()
 
-    primal.fit(counted, VALUES, 2)
+    out_of_core.fit(counted, VALUES, 2)
     assert len(passes) < 30

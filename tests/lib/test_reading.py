@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.lib import reading
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
+from stages.lib.reviews import reading
 
 GOOD = "text,label\na great film,1\na dull film,0\n"
 

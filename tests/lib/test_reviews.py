@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.lib import reading, reviews
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
+from stages.lib.reviews import reading, splitting
 
 
 def fails(call, *args, **kwargs):
@@ -29,7 +29,7 @@ def as_split(rows):
     """Of texts and the numbers of their labels."""
     texts, labels = zip(*rows, strict=True)
     table = pa.table([pa.array(texts), pa.array(map(str, labels))], reading.READ)
-    return replace(reviews._store({"here": [table]}).split, labels=np.array(labels))
+    return replace(splitting._store({"here": [table]}).split, labels=np.array(labels))
 
 
 def tables(**labels):
@@ -44,7 +44,7 @@ def tables(**labels):
 
 def assemble(order=None, seed=0, **labels):
     files = {split: {f"{split}.csv": [table]} for split, table in tables(**labels).items()}
-    splits, *others = reviews.assemble(files, seed=seed, order=order)
+    splits, *others = splitting.assemble(files, seed=seed, order=order)
     return {name: as_table(split) for name, split in splits.items()}, *others
 
 
@@ -66,7 +66,7 @@ def test_labels_are_numbered_in_order_and_the_names_recorded(values, names):
     assert set(facts["labels"]) == set(values)
     back = [list(facts["labels"])[number] for number in splits["train"]["label"].to_pylist()]
     assert back == list(values)
-    assert splits["train"].schema == reviews.SCHEMA
+    assert splits["train"].schema == splitting.SCHEMA
 
 
 def test_an_order_that_the_dataset_has_wins():
@@ -140,7 +140,7 @@ def test_a_split_is_a_stratified_partition_in_order(counts, seed, given_splits):
 
 def split_off(rows, seed=0):
     """The texts that are split off as a test split."""
-    parts = reviews.split(as_split(rows), ["test"], seed, ["a", "b"], "here")
+    parts = splitting.split(as_split(rows), ["test"], seed, ["a", "b"], "here")
     return set(as_table(parts["test"])["text"].to_pylist())
 
 
@@ -164,7 +164,7 @@ TABLES = st.lists(
 
 @given(TABLES, st.integers(6, 40), st.randoms())
 def test_a_subset_is_stratified_in_order_and_whatever_the_order_the_same(rows, size, random):
-    chosen = as_table(reviews.subset(as_split(rows), size)).to_pylist()
+    chosen = as_table(splitting.subset(as_split(rows), size)).to_pylist()
     picked = [(row["text"], row["label"]) for row in chosen]
     assert len(picked) == min(size, len(rows))
     assert picked == [row for row in rows if row in set(picked)]
@@ -175,7 +175,7 @@ def test_a_subset_is_stratified_in_order_and_whatever_the_order_the_same(rows, s
         # What rare labels are given more comes from the others.
         assert abs(share - count * len(picked) / len(rows)) < 1 or share == 2 or len(counts) > 2
     random.shuffle(rows)
-    again = as_table(reviews.subset(as_split(rows), size)).to_pylist()
+    again = as_table(splitting.subset(as_split(rows), size)).to_pylist()
     assert sorted(map(str, again)) == sorted(map(str, chosen))
 
 
@@ -189,13 +189,13 @@ def test_a_subset_is_stratified_in_order_and_whatever_the_order_the_same(rows, s
 )
 def test_a_subset_is_in_proportion_but_for_what_is_rare(counts, size, shares):
     rows = [(f"{label} {row}", label) for label, count in counts.items() for row in range(count)]
-    chosen = as_table(reviews.subset(as_split(rows), size))
+    chosen = as_table(splitting.subset(as_split(rows), size))
     assert Counter(chosen["label"].to_pylist()) == shares
 
 
 def test_a_subset_too_small_for_its_labels_is_refused():
     split = as_split([(f"review {row}", row % 3) for row in range(30)])
-    assert fails(reviews.subset, split, 5) == (
+    assert fails(splitting.subset, split, 5) == (
         "params.yaml: dataset.subset: 5 is wrong: it should be at least 6, for 3 labels"
     )
 
@@ -203,19 +203,19 @@ def test_a_subset_too_small_for_its_labels_is_refused():
 def test_the_same_reviews_are_the_same_bytes(tmp_path):
     split = as_split([("a great film", 1), ("a dull film", 0)])
     for name in ("one", "two"):
-        reviews.write(split, tmp_path / name)
+        splitting.write(split, tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 @pytest.mark.parametrize("pieces", [1, 7, 50])
 def test_what_comes_in_pieces_is_written_as_what_comes_at_once(tmp_path, monkeypatch, pieces):
     """By row groups of one size, whatever the pieces were."""
-    monkeypatch.setattr(reviews, "GROUP", 16)
+    monkeypatch.setattr(splitting, "GROUP", 16)
     whole = tables(train=["a", "b"] * 25)["train"]
     parts = [whole[start : start + pieces] for start in range(0, 50, pieces)]
     files = {"first.csv": parts[:2], "second.csv": parts[2:]}
-    stored = reviews._store(files)
-    reviews.write(stored.split.take(np.arange(49, 0, -1)), tmp_path / "train.parquet")
+    stored = splitting._store(files)
+    splitting.write(stored.split.take(np.arange(49, 0, -1)), tmp_path / "train.parquet")
     file = pq.ParquetFile(tmp_path / "train.parquet")
     assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [
         16,
@@ -232,7 +232,7 @@ def test_a_label_that_train_lacks_is_named_with_its_own_file_and_row():
     test = tables(test="ababc")["test"]
     files = {"train": {"train.csv": [train]}, "validation": {"validation.csv": [train]}}
     files["test"] = {"test-0.csv": [test[:2]], "test-1.csv": [test[2:3], test[3:]]}
-    assert fails(reviews.assemble, files, seed=0) == (
+    assert fails(splitting.assemble, files, seed=0) == (
         "test-1.csv: row 3: label is 'c', which train lacks; it has a, b"
     )
 
@@ -240,6 +240,6 @@ def test_a_label_that_train_lacks_is_named_with_its_own_file_and_row():
 def test_a_split_in_several_files_is_named_by_the_first():
     part = tables(train="aa")["train"]
     files = {"train": {"train-0.csv": [part], "train-1.csv": [part]}}
-    assert fails(reviews.assemble, files, seed=0) == (
+    assert fails(splitting.assemble, files, seed=0) == (
         "train-0.csv and 1 more: all reviews have the label a; a split needs two labels or more"
     )

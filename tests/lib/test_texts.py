@@ -4,8 +4,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.lib import texts
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
+from stages.lib.reviews import texts
 
 
 def read(path, content, column=None):

@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from stages.lib import tokenizer
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
+from stages.lib.encoder import tokenizer
 
 
 @pytest.fixture

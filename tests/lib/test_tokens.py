@@ -5,16 +5,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stages.lib import features, tokens
+from stages.lib.core import paths
+from stages.lib.encoder import tokens
+from stages.lib.vectors import features
 
 
 @pytest.fixture
 def tokenized(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tokens.TOKENIZED.mkdir(parents=True)
+    paths.TOKENIZED.mkdir(parents=True)
     ids = [list(range(2, 3 + row)) for row in range(7)]
     table = pa.table({"input_ids": ids, "label": [0, 1, 0, 1, 1, 0, 1]})
-    pq.write_table(table, tokens.TOKENIZED / "train.parquet")
+    pq.write_table(table, paths.TOKENIZED / "train.parquet")
     return ids
 
 
@@ -30,10 +32,10 @@ def test_pieces_are_the_whole(tokenized, rows):
 
 def test_vectors_that_are_appended_are_loaded_as_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    features.FEATURES.mkdir(parents=True)
+    paths.FEATURES.mkdir(parents=True)
     cls = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
     labels = np.array([0, 1, 1, 0, 1])
-    with features.writing(features.FEATURES / "test.parquet", 4) as append:
+    with features.writing(paths.FEATURES / "test.parquet", 4) as append:
         append(cls[:3], labels[:3])
         append(cls[3:], labels[3:])
     found = features.load("test")

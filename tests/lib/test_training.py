@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
-from stages.lib import training
+from stages.lib.training import trainer
 
 
 @given(st.integers(1, 12), st.integers(1, 5))
@@ -18,8 +18,8 @@ def test_the_processes_losses_add_up_to_that_of_the_batch(rows, count):
     for index in range(count):
         mine, true = logits[index::count], labels[index::count]
         if not len(mine):
-            mine, true = logits[:1], torch.tensor([training.IGNORED])
-        total = total + training._loss({"logits": mine}, true, torch.tensor(rows))
+            mine, true = logits[:1], torch.tensor([trainer.IGNORED])
+        total = total + trainer._loss({"logits": mine}, true, torch.tensor(rows))
     (found,) = torch.autograd.grad(total, logits)
     (expected,) = torch.autograd.grad(cross_entropy(logits, labels), logits)
     assert torch.allclose(found, expected, atol=1e-7)

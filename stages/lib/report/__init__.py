@@ -1,0 +1,4 @@
+"""Own the answer, as Markdown and as a page.
+
+It imports core.
+"""

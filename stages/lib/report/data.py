@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from stages.lib.core.paths import SPLITS
 from stages.lib.report.content import (
     Block,
     Cell,
@@ -15,7 +16,6 @@ from stages.lib.report.content import (
     plural,
 )
 from stages.lib.report.inputs import Results
-from stages.lib.splits import SPLITS
 
 SHOWN = 12  # files of a source
 

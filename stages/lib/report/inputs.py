@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
 
 CURVES = ("train/loss", "validation/loss", "validation/accuracy")
 OFFICIAL_DATASET = "cornell-movie-review-data/rotten_tomatoes"

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
 
 
 def of(path: Path) -> str:

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
 
 # By `model_type` in config.json. `AUTO` in stages/lora.py says where the adapters of each go.
 FAMILIES = ("distilbert", "bert", "roberta", "electra", "modernbert")

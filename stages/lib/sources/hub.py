@@ -23,12 +23,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session, validate_repo_id
 
-from stages.lib.errors import InputError
-from stages.lib.params import Dataset
-from stages.lib.reading import ROWS, read, validate
-from stages.lib.reviews import Reviews, assemble
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import SPLITS
+from stages.lib.reviews.reading import ROWS, read, validate
+from stages.lib.reviews.splitting import Reviews, assemble
+from stages.lib.schema.params import Dataset
 from stages.lib.sources import checksums, encoders
-from stages.lib.splits import SPLITS
 
 DATASET = "cornell-movie-review-data/rotten_tomatoes"
 DATASET_REVISION = "aa13bc287fa6fcab6daf52f0dfb9994269ffea28"

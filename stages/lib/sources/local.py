@@ -7,12 +7,12 @@ from typing import Any
 
 import safetensors
 
-from stages.lib.errors import InputError
-from stages.lib.params import Dataset
-from stages.lib.reading import READERS, read
-from stages.lib.reviews import Reviews, assemble
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import SPLITS
+from stages.lib.reviews.reading import READERS, read
+from stages.lib.reviews.splitting import Reviews, assemble
+from stages.lib.schema.params import Dataset
 from stages.lib.sources import checksums, encoders
-from stages.lib.splits import SPLITS
 
 # One of a numbered set of files, as the Hub names them, at times with a hash behind.
 SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?")

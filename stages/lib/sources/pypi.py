@@ -17,11 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.lib.errors import InputError
-from stages.lib.reading import READ
-from stages.lib.reviews import Reviews, assemble
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import SPLITS
+from stages.lib.reviews.reading import READ
+from stages.lib.reviews.splitting import Reviews, assemble
 from stages.lib.sources import bert, checksums
-from stages.lib.splits import SPLITS
 
 # Requirements with their hashes, one wheel each.
 WHEELS = Path(__file__).with_name("wheels")

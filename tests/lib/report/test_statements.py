@@ -4,7 +4,7 @@ import experiment
 import pytest
 
 from stages import report
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
 from stages.lib.report import claims, data, differences, failures, overview, recommendation
 from stages.lib.report import training as trained
 from stages.lib.report.content import Text

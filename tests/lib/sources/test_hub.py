@@ -18,14 +18,14 @@ CLIENT_BLOCK = 10 * 2**20
 @pytest.fixture
 def server(miniature, tmp_path):
     """A Hub with a miniature of each repository under its real name and revision."""
-    from stages.lib import reviews
+    from stages.lib.reviews import splitting
     from stages.lib.sources import local
 
     folder, model = tmp_path / "dataset", tmp_path / "model"
     csv = write_reviews(tmp_path / "csv")
     folder.mkdir()
     for split, table in local.reviews(dataset(path=str(csv))).splits.items():
-        reviews.write(table, folder / f"{split}.parquet")
+        splitting.write(table, folder / f"{split}.parquet")
     shutil.copytree(miniature, model)
     (model / "vocab.txt").write_text("[PAD]\n")
     # Larger than the blocks in which the client writes: it can only resume after a whole one.

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from conftest import dataset, write_reviews
 
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
 from stages.lib.sources import local
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from stages.lib.errors import InputError
+from stages.lib.core.errors import InputError
 from stages.lib.sources import bert, pypi
 
 HEADER = "id\tsentiment\ttext\n"

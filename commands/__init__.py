@@ -1,0 +1,1 @@
+"""What users run beside the pipeline: predictions on their own texts, statistics over seeds."""

@@ -1,0 +1,204 @@
+"""Classify texts with a trained model.
+
+    python -m commands.predict --model lora-2e-4 "a gorgeous, witty, seductive movie"
+    python -m commands.predict --model svm --file reviews.csv --output predictions.csv
+    python -m commands.predict --model data/models/finetune-full < reviews.txt
+
+Prints a label and its probability a text, in the order of the texts, separated by a tab; a file of
+--output has the texts too. Not a stage of the pipeline: run it from the project's root after
+`dvc repro` or `dvc pull`.
+"""
+
+import argparse
+import contextlib
+import csv
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from stages.lib.core import outputs, stage
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import MODELS
+from stages.lib.models import registry
+from stages.lib.reviews import texts
+
+if TYPE_CHECKING:
+    from stages.lib.models.prediction import Model
+
+COLUMNS = ("text", "label", "probability")
+# As a shell says of a program that the signal has ended.
+INTERRUPTED, BROKEN_PIPE = 130, 141
+
+# Of a text, its label and the label's probability; None for both where there is no text.
+Row = tuple[str, str | None, float | None]
+Write = Callable[[list[Row]], None]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m commands.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="texts to classify")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help=f"{', '.join(registry.names())}; or the directory of such a model, of any "
+        "transformers classifier or of a PEFT adapter",
+    )
+    parser.add_argument(
+        "--file",
+        help="a .txt with a text a line, or a .csv or .parquet; '-', and no text at all, is "
+        "standard input: a text a line, or with --text-column CSV",
+    )
+    parser.add_argument(
+        "--text-column", metavar="NAME", help="the column that has the texts (default: text)"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"write a .csv or .jsonl with {', '.join(COLUMNS)} instead of printing",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="fp32",
+        help="what to compute in; fp32 (the default) gives the probabilities that were reported, "
+        "auto is fp16 on CUDA, bf16 where a CPU has it, else fp32",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    directory = find_model(args.model)
+    check_output(args.output)
+    chunks = read(args.texts, args.file, args.text_column)
+    first = next(chunks, None)
+    if first is None:
+        raise InputError(f"{args.file or 'standard input'}: no texts in it")
+    from stages.lib.encoder import precision
+    from stages.lib.models import prediction
+
+    model = prediction.load(directory, precision.resolve(args.precision, "--precision"))
+    with opened(args.output) as write:
+        predict(model, itertools.chain([first], chunks), write)
+
+
+def find_model(name: str) -> Path:
+    """The directory of a model by its stage's name or by path. Raises InputError."""
+    names = registry.names()
+    directory = MODELS / name if name in names else Path(name)
+    if directory.is_dir():
+        return directory
+    if name in names:
+        raise InputError(
+            f"--model {name}: {directory} is not here: 'dvc repro {name}' trains it, "
+            f"'dvc pull {directory}' gets it from a remote"
+        )
+    known = ", ".join(names)
+    raise InputError(f"--model {name}: no such model or directory; the models are {known}")
+
+
+def check_output(path: Path | None) -> None:
+    """Raise InputError unless the file can have predictions."""
+    if path and path.suffix not in (".csv", ".jsonl"):
+        raise InputError(f"--output {path}: it should end in .csv or .jsonl")
+    if path and path.is_dir():
+        raise InputError(f"--output {path}: it is a directory")
+
+
+def read(given: list[str], file: str | None, column: str | None) -> Iterator[list[str]]:
+    """The texts in chunks. Raises InputError for what cannot be read."""
+    if not given:
+        if file is None and sys.stdin.isatty():
+            raise InputError("no texts: give some, or --file, or standard input (--file -)")
+        return texts.chunks(file or texts.STDIN, column)
+    if file or column:
+        raise InputError(f"texts and {'--file' if file else '--text-column'}: give one of them")
+    for text in given:
+        if text.endswith(texts.SUFFIXES) and Path(text).is_file():
+            raise InputError(f"{text} is a file: --file {text}")
+    return iter([given])
+
+
+def predict(model: "Model", chunks: Iterator[list[str]], write: Write) -> None:
+    """Classify the texts, and write each chunk as soon as it is done."""
+    from tqdm.auto import tqdm
+
+    empty = 0
+    with tqdm(unit="review", unit_scale=True) as progress:
+        for chunk in chunks:
+            # Labels and probabilities by place: an empty text has neither.
+            places = [place for place, text in enumerate(chunk) if text.strip()]
+            empty += len(chunk) - len(places)
+            rows: list[Row] = [(text, None, None) for text in chunk]
+            if places:
+                scores = model.probabilities([chunk[place] for place in places], progress)
+                best = scores.argmax(-1)
+                for place, number, score in zip(places, best, scores.max(-1), strict=True):
+                    rows[place] = (chunk[place], model.labels[number], float(score))
+            write(rows)
+    if empty:
+        print(f"warning: empty texts, which have no label: {empty}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def opened(path: Path | None) -> Iterator[Write]:
+    """How to write rows: to standard output, or to a file that appears whole at the end."""
+    if path is None:
+        yield lambda rows: show(rows, sys.stdout)
+        return
+    write = {".csv": write_csv, ".jsonl": write_jsonl}[path.suffix]
+    with (
+        outputs.replacing(path) as aside,
+        aside.open("w", encoding="utf-8", newline="") as file,
+    ):
+        if path.suffix == ".csv":
+            csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+        yield lambda rows: write(rows, file)
+
+
+def show(rows: list[Row], file: TextIO) -> None:
+    """A label and its probability a line."""
+    for _, label, score in rows:
+        file.write(f"{label or ''}\t{'' if score is None else f'{score:.6f}'}\n")
+    file.flush()
+
+
+def write_csv(rows: list[Row], file: TextIO) -> None:
+    """Rows with nine significant digits, which give a float32 back exactly."""
+    csv.writer(file, lineterminator="\n").writerows(
+        (text, label, "" if score is None else f"{score:.9g}") for text, label, score in rows
+    )
+
+
+def write_jsonl(rows: list[Row], file: TextIO) -> None:
+    """As `write_csv`, an object a line."""
+    for text, label, score in rows:
+        probability = None if score is None else float(f"{score:.9g}")
+        row = dict(zip(COLUMNS, (text, label, probability), strict=True))
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def quietly() -> None:
+    """`main`, ended by Ctrl-C or by who reads its output without a word."""
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Python flushes once more at the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)
+
+
+if __name__ == "__main__":
+    stage.run(quietly)

@@ -1,0 +1,5 @@
+"""Own the way from texts to hidden states: tokenizer, batches, inference, device, precision and
+processes.
+
+It imports core.
+"""

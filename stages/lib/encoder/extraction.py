@@ -1,0 +1,51 @@
+"""The frozen backbone as a function from token ids to [CLS] vectors: for the stage, and for engines
+that run it over files on many machines."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import BACKBONE
+from stages.lib.encoder import backbone, first_token, inference, precision
+
+
+class Extractor:
+    """The verified backbone in eval mode, on this process's device.
+
+    Raises InputError for a precision that the device lacks, and as `backbone.load_verified` does.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path = BACKBONE,
+        asked: str = "auto",
+        tokens_per_batch: int = inference.TOKENS_PER_BATCH,
+    ) -> None:
+        self.precision = precision.resolve(asked)
+        self.tokens_per_batch = tokens_per_batch
+        self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
+        first_token.only(self._model)
+        self._model.to(precision.device(), precision.DTYPES[self.precision])
+
+    def __call__(self, rows: Sequence[Sequence[int]], progress: tqdm | None = None) -> np.ndarray:
+        """Float32 [reviews, dim] of token ids, integers [tokens] a review.
+
+        Raises InputError when a vector is not finite.
+        """
+        cls = inference.run(
+            lambda **batch: self._model(**batch).last_hidden_state[:, 0],
+            rows,
+            pad_token_id=self._pad_token_id,
+            tokens_per_batch=self.tokens_per_batch,
+            device=precision.device(),
+            progress=tqdm(disable=True) if progress is None else progress,
+        )
+        if not np.isfinite(cls).all():
+            raise InputError(
+                f"[CLS] vectors are not finite in {self.precision}: "
+                "set 'precision: fp32' in params.yaml"
+            )
+        return cls

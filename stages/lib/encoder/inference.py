@@ -1,0 +1,61 @@
+"""Running a model over reviews without training it, each process over its share of the batches."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from stages.lib.encoder import batches, processes
+
+# With padding; of batches without gradients.
+TOKENS_PER_BATCH = 2048
+
+
+@torch.inference_mode()
+def run(
+    compute: Callable[..., torch.Tensor],
+    rows: Sequence[Sequence[int]],
+    *,
+    pad_token_id: int,
+    tokens_per_batch: int,
+    device: torch.device,
+    progress: tqdm,
+) -> np.ndarray:
+    """`compute(input_ids=, attention_mask=)` over batches by token budget, in the order of `rows`.
+
+    `compute` gives [batch, width] of any float dtype; the result is float32 [rows, width], the
+    same in every process and for any number of them. `progress` advances by the rows that are done.
+    """
+    here = processes.state()
+    turns = batches.turns(
+        list(batches.TokenBudget([len(row) for row in rows], tokens_per_batch)), here.num_processes
+    )
+    values = []
+    for turn in turns:
+        chosen = turn[here.process_index]
+        batch = batches.pad([rows[row] for row in chosen], pad_token_id)
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        values.append(compute(**batch).float())
+        progress.update(sum(map(len, turn)))
+    shares = [np.concatenate(share) for share in zip(*turns, strict=True)]
+    parts = processes.gathered(torch.cat(values), max(map(len, shares))).cpu().numpy()
+    result = np.empty((len(rows), parts.shape[-1]), np.float32)
+    for share, part in zip(shares, parts, strict=True):
+        result[share] = part[: len(share)]
+    return result
+
+
+def logits(model: PreTrainedModel, rows: Sequence[torch.Tensor], *, description: str) -> np.ndarray:
+    """A classifier's logits of token ids, float32 [rows, labels], with a bar of its own."""
+    model.eval()
+    with tqdm(total=len(rows), desc=description, unit="review", leave=None) as progress:
+        return run(
+            lambda **batch: model(**batch).logits,
+            rows,
+            pad_token_id=model.config.pad_token_id,
+            tokens_per_batch=TOKENS_PER_BATCH,
+            device=model.device,
+            progress=progress,
+        )

@@ -1,0 +1,64 @@
+"""The device, and the number format that models compute in on it."""
+
+import os
+from typing import Any
+
+import torch
+
+from stages.lib.core.errors import InputError
+from stages.lib.encoder import processes
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# An environment variable that says what 'auto' is, so that one machine can show what another would
+# do. A CPU without bf16 in hardware computes in it all the same, slowly.
+AUTO = "AUTO_PRECISION"
+
+
+def device() -> torch.device:
+    """CUDA where there is one (of several processes each has its own), else the CPU."""
+    return processes.state().device
+
+
+def resolve(precision: str, where: str = "params.yaml: precision") -> str:
+    """'fp32', 'bf16' or 'fp16' for the `precision` of params.yaml, or of `where`.
+
+    'auto' is fp16 on CUDA (as published), bf16 on a CPU that has it in hardware (AVX512-BF16 or
+    AMX), fp32 elsewhere; the environment variable AUTO_PRECISION overrides this choice. Raises
+    InputError for what the device cannot do.
+    """
+    if precision == "auto" and (precision := os.environ.get(AUTO, "auto")) != "auto":
+        where = AUTO
+        if precision not in DTYPES:
+            raise InputError(f"{AUTO}: {precision!r} is wrong: it should be fp32, bf16 or fp16")
+    if device().type == "cuda":
+        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise InputError(
+                f"{where}: 'bf16' is wrong: this GPU has no bfloat16; use auto, fp32 or fp16"
+            )
+        return "fp16" if precision == "auto" else precision
+    if precision == "fp16":
+        raise InputError(
+            f"{where}: 'fp16' is wrong: it needs a CUDA GPU and there is none; "
+            "use auto, fp32 or bf16"
+        )
+    return _on_cpu() if precision == "auto" else precision
+
+
+def _on_cpu() -> str:
+    capabilities = torch.cpu.get_capabilities()
+    native = capabilities.get("avx512_bf16") or capabilities.get("amx_tile")
+    return "bf16" if native else "fp32"
+
+
+def describe(precision: str) -> dict[str, Any]:
+    """For the costs: precision and device, with its threads (CPU) or peak memory (GPU).
+
+    Threads and memory are those of one process.
+    """
+    where, count = device(), processes.state().num_processes
+    times = f"{count} x " if count > 1 else ""
+    if where.type == "cuda":
+        peak = round(torch.cuda.max_memory_allocated() / 1e6, 1)
+        name = torch.cuda.get_device_name(where)
+        return {"precision": precision, "device": times + name, "peak_memory_mb": peak}
+    return {"precision": precision, "device": f"{times}cpu, {torch.get_num_threads()} threads"}

@@ -1,0 +1,38 @@
+"""The backbone's tokenizer, checked against its config."""
+
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from stages.lib.core.errors import InputError
+
+
+def load(directory: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in `directory`.
+
+    Raises InputError when it has no padding token, pads with another one than the config says, or
+    does not start a text with the token whose hidden state stands for the text: [CLS], or <s>.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    if tokenizer.pad_token_id is None:
+        raise InputError(f"{directory}: the tokenizer has no padding token")
+    config = AutoConfig.from_pretrained(directory)
+    if tokenizer.pad_token_id != config.pad_token_id:
+        raise InputError(
+            f"{directory}: the tokenizer pads with {tokenizer.pad_token_id} "
+            f"({tokenizer.pad_token}), but config.json says pad_token_id: {config.pad_token_id}"
+        )
+    starts = {tokenizer.cls_token_id, tokenizer.bos_token_id} - {None}
+    if tokenizer("a")["input_ids"][0] not in starts:
+        raise InputError(f"{directory}: the tokenizer does not start a text with [CLS] or <s>")
+    return tokenizer
+
+
+def longest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> int:
+    """Tokens that the backbone in `directory` takes at most."""
+    config = AutoConfig.from_pretrained(directory)
+    positions = config.max_position_embeddings
+    if config.model_type == "roberta":
+        # Its positions start behind the padding's.
+        positions -= config.pad_token_id + 1
+    return min(positions, tokenizer.model_max_length)

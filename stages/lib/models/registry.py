@@ -1,0 +1,35 @@
+"""Which models there are, and which kind of model a directory holds."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from stages.lib.core import declarations
+from stages.lib.core.errors import InputError
+
+Kind = Literal["svm", "adapter", "classifier"]
+
+
+def names() -> tuple[str, ...]:
+    """The models in the order of dvc.yaml, which lists each as an artifact of its stage's name."""
+    return tuple(declarations.read_yaml("dvc.yaml")["artifacts"])
+
+
+def kind(directory: Path) -> Kind:
+    """What `directory` holds: the SVM's arrays, a PEFT adapter or a whole transformers classifier.
+
+    Raises InputError when it is none of these, and when its weights are not safetensors.
+    """
+    if (directory / "adapter_config.json").is_file():
+        found, weights = "adapter", "adapter_model"
+    elif (directory / "config.json").is_file():
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        found = "svm" if config.get("model_type") == "linear-svm" else "classifier"
+        weights = "model"
+    else:
+        raise InputError(f"{directory}: not a model: no config.json or adapter_config.json in it")
+    if not any(directory.glob(f"{weights}*.safetensors")):
+        raise InputError(
+            f"{directory}: no {weights}.safetensors; weights in another format are not read"
+        )
+    return found

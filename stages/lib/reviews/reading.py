@@ -1,0 +1,229 @@
+"""Files of reviews, read and validated a piece at a time.
+
+What is read is tables of the columns text and label, as READ says. As long as the names of the
+labels are not known, a label is text.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from stages.lib.core.errors import InputError
+
+READ = pa.schema([("text", pa.string()), ("label", pa.string())])
+# Reviews in memory at a time.
+ROWS = 4096
+# Bytes of a CSV file in memory at a time: a review must fit.
+BLOCK = 1 << 24
+
+Tables = Iterator[pa.Table]
+
+
+def read(path: Path, text: str = "text", label: str = "label") -> Tables:
+    """The columns `text` and `label` of a file of one of READERS' formats, validated.
+
+    Raises InputError that names the file, and the row (the first is 1) where one is to blame.
+    """
+    return validate(_named(path, READERS[path.suffix](path, text, label)), str(path), text, label)
+
+
+def _named(path: Path, tables: Tables) -> Tables:
+    try:
+        yield from tables
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's OSError has no number where the content is to blame.
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
+
+
+def _read_parquet(path: Path, text: str, label: str) -> Tables:
+    # Neither reads ahead nor a whole row group, which may be the whole file.
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        _check_columns(file.schema_arrow.names, str(path), text, label)
+        for batch in file.iter_batches(ROWS, columns=[text, label]):
+            yield pa.Table.from_batches([batch])
+
+
+def _read_csv(path: Path, text: str, label: str, delimiter: str = ",") -> Tables:
+    options = {
+        "read_options": pa.csv.ReadOptions(block_size=BLOCK),
+        "parse_options": pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+    }
+    with pa.csv.open_csv(path, **options) as file:
+        names = file.schema.names
+    _check_columns(names, str(path), text, label)
+    # As bytes: the check of the encoding below names the row, Arrow's does not.
+    convert = pa.csv.ConvertOptions(
+        include_columns=[text, label],
+        column_types={text: pa.binary(), label: pa.binary()},
+        strings_can_be_null=False,
+    )
+    with pa.csv.open_csv(path, convert_options=convert, **options) as file:
+        for batch in file:
+            yield pa.Table.from_batches([batch])
+
+
+def _read_tsv(path: Path, text: str, label: str) -> Tables:
+    return _read_csv(path, text, label, delimiter="\t")
+
+
+def _read_jsonl(path: Path, text: str, label: str) -> Tables:
+    # Arrow's reader takes what looks like a date for one, and names no row.
+    columns: dict[str, None] = {}
+    texts: list[bytes | None] = []
+    labels: list[bytes | None] = []
+    for row, line in enumerate(_lines(path), start=1):
+        where = f"{path}: row {row}"
+        try:
+            content = json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            raise InputError(f"{where}: not UTF-8") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not JSON: {error}") from None
+        if not isinstance(content, dict):
+            raise InputError(f"{where}: not an object such as {{{text!r}: ..., {label!r}: ...}}")
+        columns.update(dict.fromkeys(content))
+        texts.append(_json_text(content.get(text), f"{where}: {text}"))
+        labels.append(_json_label(content.get(label), f"{where}: {label}"))
+        if len(texts) == ROWS:
+            yield _json_table(texts, labels, columns, path, text, label)
+            texts, labels = [], []
+    yield _json_table(texts, labels, columns, path, text, label)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file that are not empty, whatever ends them."""
+    with path.open(encoding="utf-8", errors="surrogateescape") as file:
+        for line in file:
+            if line.strip():
+                yield line.encode("utf-8", "surrogateescape")
+
+
+def _json_table(
+    texts: list[bytes | None],
+    labels: list[bytes | None],
+    columns: Iterable[str],
+    path: Path,
+    text: str,
+    label: str,
+) -> pa.Table:
+    _check_columns(list(columns), str(path), text, label)
+    return pa.table([pa.array(texts, pa.binary()), pa.array(labels, pa.binary())], [text, label])
+
+
+def _json_text(value: Any, where: str) -> bytes | None:
+    if not isinstance(value, str | None):
+        raise InputError(f"{where} is {value!r}, expected text")
+    # JSON can escape half a character: the check of the encoding finds it.
+    return value if value is None else value.encode("utf-8", "surrogatepass")
+
+
+def _json_label(value: Any, where: str) -> bytes | None:
+    if isinstance(value, bool | int):
+        value = json.dumps(value)
+    if not isinstance(value, str | None):
+        raise InputError(f"{where} is {value!r}, expected an integer, text, true or false")
+    return _json_text(value, where)
+
+
+READERS: dict[str, Callable[[Path, str, str], Tables]] = {
+    ".parquet": _read_parquet,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".jsonl": _read_jsonl,
+}
+
+
+def validate(
+    tables: Iterable[pa.Table], name: str, text: str = "text", label: str = "label"
+) -> Tables:
+    """The columns `text` and `label` of tables, checked, as READ says.
+
+    `name` is the file in messages. Raises InputError.
+    """
+    rows = 0
+    for table in tables:
+        _check_columns(table.column_names, name, text, label)
+        columns = [_texts(table[text], name, text, rows), _labels(table[label], name, label, rows)]
+        rows += table.num_rows
+        yield pa.table(columns, schema=READ)
+    if not rows:
+        raise InputError(f"{name}: no reviews")
+
+
+def _check_columns(names: list[str], place: str, *wanted: str) -> None:
+    for column in wanted:
+        if column not in names:
+            found = ", ".join(names) or "none"
+            raise InputError(f"{place}: no column '{column}'; the columns are: {found}")
+        if names.count(column) > 1:
+            raise InputError(f"{place}: more than one column '{column}'")
+
+
+def _texts(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.ChunkedArray:
+    """Checked texts, of a column before which there were so many rows."""
+    if not _is_text(column.type):
+        raise InputError(f"{name}: column '{title}' holds {column.type}, expected text")
+    column = column.cast(pa.large_binary())
+    _refuse(pc.is_null(column), f"{title} is missing", name, before)
+    try:
+        texts = column.cast(pa.string())
+    except pa.ArrowInvalid:
+        row = before + _first_not_utf8(column)
+        raise InputError(f"{name}: row {row}: {title} is not UTF-8") from None
+    empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
+    _refuse(empty, f"{title} is empty", name, before)
+    _refuse(pc.match_substring(texts, "\0"), f"{title} has a NUL byte", name, before)
+    return texts
+
+
+def _labels(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.ChunkedArray:
+    """Labels as text without white space around, whatever they were."""
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
+        column = column.cast(pa.string())
+    elif not _is_text(kind):
+        raise InputError(
+            f"{name}: column '{title}' holds {kind}, expected integers, text or booleans"
+        )
+    labels = pc.utf8_trim_whitespace(_texts(column, name, title, before))
+    missing = pc.equal(pc.utf8_lower(labels), "nan")
+    _refuse(missing, f"{title} is missing", name, before)
+    return labels
+
+
+def _refuse(rows: pa.ChunkedArray, why: str, name: str, before: int) -> None:
+    """Raise InputError for the first of `rows` (booleans) that is true."""
+    if pc.any(rows).as_py():
+        row = before + pc.index(rows, True).as_py() + 1
+        raise InputError(f"{name}: row {row}: {why}")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(
+        check(kind)
+        for check in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+        )
+    )
+
+
+def _first_not_utf8(column: pa.ChunkedArray) -> int:
+    for row, value in enumerate(column, start=1):
+        try:
+            value.as_py().decode("utf-8")
+        except UnicodeDecodeError:
+            return row
+    raise AssertionError("all rows are UTF-8")

@@ -1,0 +1,274 @@
+"""Reviews as data: their labels, splits and the stratified subset.
+
+Texts stay on the disk. What is known of all rows at once is arrays of numbers: which rows make a
+split, their labels, digests of their texts.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import SPLITS
+from stages.lib.reviews.reading import ROWS
+
+SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64())])
+
+# The names of 0 and 1 where these are all the labels.
+BINARY = ("negative", "positive")
+# Reviews of a row group of data/raw.
+GROUP = 16_384
+# Of a label in train: the SVM's probabilities take a cross-validation.
+FEWEST = 2
+# Of a label in what is split here: less than ten have no tenth.
+FEWEST_TO_SPLIT = 10
+
+# Tables of a split, as `reading.READ` says, by the file that they come from.
+Files = dict[str, Iterable[pa.Table]]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Some of the texts of a file, and their labels."""
+
+    file: BinaryIO  # an Arrow stream of texts
+    rows: np.ndarray  # int64 [reviews], which of the file's, ascending
+    labels: np.ndarray  # int64 [reviews], the index of the label's name
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, chosen: np.ndarray) -> "Split":
+        """The reviews at these places, in the order of the file."""
+        chosen = np.sort(chosen)
+        return Split(self.file, self.rows[chosen], self.labels[chosen])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The reviews as SCHEMA says, a piece at a time."""
+        self.file.seek(0)
+        first = start = 0
+        for batch in pa.ipc.open_stream(self.file):
+            end = np.searchsorted(self.rows, first + len(batch))
+            texts = batch["text"].take(pa.array(self.rows[start:end] - first))
+            yield pa.table([texts, pa.array(self.labels[start:end])], schema=SCHEMA)
+            first, start = first + len(batch), end
+
+
+Splits = dict[str, Split]
+
+
+class Reviews(NamedTuple):
+    """The splits, the names of the labels (the index is the number), where all came from."""
+
+    splits: Splits
+    labels: Sequence[str]
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A split as it was read, its labels numbered in the order in which they came."""
+
+    split: Split
+    values: list[str]
+    sizes: dict[str, int]  # reviews of each file
+
+    @property
+    def place(self) -> str:
+        """The name of all files in messages."""
+        first, *others = self.sizes
+        return f"{first} and {len(others)} more" if others else first
+
+    def row(self, row: int) -> str:
+        """The name of a row (the first is 0) in messages."""
+        for place, size in self.sizes.items():
+            if row < size:
+                return f"{place}: row {row + 1}"
+            row -= size
+        raise AssertionError("all rows are of a file")
+
+
+def _store(files: Files) -> _Stored:
+    """Write the texts to a file that has no name: it is gone with the process."""
+    file = tempfile.TemporaryFile(dir=".")  # noqa: SIM115
+    numbers: dict[str, int] = {}
+    labels: list[np.ndarray] = []
+    sizes: dict[str, int] = {}
+    with pa.ipc.new_stream(file, SCHEMA.remove(1)) as stream:
+        for place, tables in files.items():
+            sizes[place] = 0
+            for table in tables:
+                stream.write_table(table.select(["text"]), max_chunksize=ROWS)
+                sizes[place] += table.num_rows
+                found = table["label"].combine_chunks().dictionary_encode()
+                mine = [numbers.setdefault(x, len(numbers)) for x in found.dictionary.to_pylist()]
+                labels.append(np.array(mine)[found.indices.to_numpy()])
+    split = Split(file, np.arange(sum(sizes.values())), np.concatenate(labels))
+    return _Stored(split, list(numbers), sizes)
+
+
+def assemble(
+    files: dict[str, Files], *, seed: int, order: Sequence[str] | None = None
+) -> tuple[Splits, list[str], dict[str, Any]]:
+    """All three splits, the names of their labels, and what was done to get them.
+
+    Train must be among the given ones; validation and test are split from it where they are
+    missing. `order` has the labels in order where a dataset has one. The facts have "labels", the
+    name of each value, and "split" where one was made. Raises InputError.
+    """
+    stored = {name: _store(of_split) for name, of_split in files.items()}
+    names = _names(stored, order)
+    numbers = {value: number for number, value in enumerate(names)}
+    splits = {
+        name: Split(
+            of_split.split.file,
+            of_split.split.rows,
+            np.array([numbers[value] for value in of_split.values])[of_split.split.labels],
+        )
+        for name, of_split in stored.items()
+    }
+    place = stored["train"].place
+    facts: dict[str, Any] = {"labels": names}
+    missing = [name for name in SPLITS[1:] if name not in splits]
+    if missing:
+        splits |= split(splits["train"], missing, seed, list(names), place)
+        shares = "80/10/10" if len(missing) == 2 else "90/10"
+        facts["split"] = (
+            f"{' and '.join(missing)} split off here: {shares}, stratified by label, "
+            f"dataset.split_seed {seed}"
+        )
+    counts = np.bincount(splits["train"].labels)
+    for value, count in zip(names, counts, strict=True):
+        if count < FEWEST:
+            raise InputError(
+                f"{place}: label {value!r} has {count} review, at least {FEWEST} are needed"
+            )
+    return {name: splits[name] for name in SPLITS}, list(names.values()), facts
+
+
+def _names(stored: dict[str, _Stored], order: Sequence[str] | None) -> dict[str, str]:
+    """The name of each value, in the order of the labels' numbers."""
+    values = set(stored["train"].values)
+    for of_split in stored.values():
+        if len(of_split.values) == 1:
+            raise InputError(
+                f"{of_split.place}: all reviews have the label {of_split.values[0]}; a split needs "
+                "two labels or more"
+            )
+        lacking = [n for n, value in enumerate(of_split.values) if value not in values]
+        if lacking:
+            # The values are in the order in which they came.
+            row = int(np.argmax(of_split.split.labels == lacking[0]))
+            known = sorted(values, key=_rank)
+            shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+            raise InputError(
+                f"{of_split.row(row)}: label is {of_split.values[lacking[0]]!r}, which train "
+                f"lacks; it has {shown}"
+            )
+    if values == {"0", "1"}:
+        return dict(zip("01", BINARY, strict=True))
+    rank = _rank if order is None else order.index
+    return {value: value for value in sorted(values, key=rank)}
+
+
+def _rank(value: str) -> tuple[int, int, str]:
+    """Sorts integers by number, before other text."""
+    if re.fullmatch("-?(0|[1-9][0-9]*)", value):
+        return 0, int(value), value
+    return 1, 0, value
+
+
+def write(split: Split, path: Path) -> None:
+    """Write a split as parquet, by row groups of GROUP: the same bytes for the same rows."""
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
+        waiting = SCHEMA.empty_table()
+        for table in split.tables():
+            waiting = pa.concat_tables([waiting, table])
+            while waiting.num_rows >= GROUP:
+                file.write_table(waiting[:GROUP].combine_chunks())
+                waiting = waiting[GROUP:]
+        if waiting.num_rows:
+            file.write_table(waiting.combine_chunks())
+
+
+def split(
+    whole: Split, missing: Sequence[str], seed: int, labels: Sequence[str], place: str
+) -> Splits:
+    """Take a tenth of each label for each of `missing`; train is what is left, all in their order.
+
+    The choice follows from the seed and the texts alone (SHA-256), whatever the order of the rows:
+    a review that is added moves few of the others, and copies of a text rarely part.
+    Raises InputError for a label with less than FEWEST_TO_SPLIT reviews.
+    """
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("train", *missing)}
+    for number, of_label in _by_digest(whole, f"{seed} ").items():
+        count = len(of_label)
+        if count < FEWEST_TO_SPLIT:
+            raise InputError(
+                f"{place}: label {labels[number]!r} has {count} reviews, too few to split: at "
+                f"least {FEWEST_TO_SPLIT} are needed"
+            )
+        ends = [int(count * tenth / 10 + 0.5) for tenth in range(10 - len(missing), 11)]
+        for part, (start, end) in zip(parts.values(), pairwise([0, *ends]), strict=True):
+            part.append(of_label[start:end])
+    return {name: whole.take(np.concatenate(part)) for name, part in parts.items()}
+
+
+def subset(whole: Split, size: int) -> Split:
+    """`size` reviews in their order, with the labels in the proportion of the whole, but two or
+    more of each (all, where there are no two).
+
+    The choice follows from the texts alone (their SHA-256), so it does not depend on the order of
+    the rows or on a seed, and a larger subset contains a smaller one but for rounding.
+    Raises InputError where `size` is too small for that.
+    """
+    if size >= len(whole):
+        return whole
+    rows = _by_digest(whole)
+    shares = _shares({label: len(of_label) for label, of_label in rows.items()}, size)
+    chosen = [of_label[: shares[label]] for label, of_label in rows.items()]
+    return whole.take(np.concatenate(chosen))
+
+
+def digests(texts: Iterable[str], prefix: str = "") -> np.ndarray:
+    """The first 64 bits of the SHA-256 of `prefix` and each text: uint64 [texts]."""
+    found = [hashlib.sha256(f"{prefix}{text}".encode()).digest()[:8] for text in texts]
+    return np.frombuffer(b"".join(found), ">u8").astype(np.uint64)
+
+
+def _by_digest(split: Split, prefix: str = "") -> dict[int, np.ndarray]:
+    """The places of each label's reviews in the order of the digests of `prefix` and text."""
+    found = [digests(table["text"].to_pylist(), prefix) for table in split.tables()]
+    order = np.argsort(np.concatenate(found), kind="stable")
+    labels = split.labels[order]
+    return {int(label): order[labels == label] for label in np.unique(labels)}
+
+
+def _shares(counts: dict[int, int], size: int) -> dict[int, int]:
+    """How many rows of each label: the largest remainders get what rounding down leaves, then the
+    rarest labels get theirs from the most frequent."""
+    total = sum(counts.values())
+    least = {label: min(count, FEWEST) for label, count in counts.items()}
+    if size < sum(least.values()):
+        raise InputError(
+            f"params.yaml: dataset.subset: {size} is wrong: it should be at least "
+            f"{sum(least.values())}, for {len(counts)} labels"
+        )
+    shares = {label: size * count // total for label, count in counts.items()}
+    by_remainder = sorted(counts, key=lambda label: -(size * counts[label] % total))
+    for label in by_remainder[: size - sum(shares.values())]:
+        shares[label] += 1
+    for label, count in least.items():
+        while shares[label] < count:
+            shares[max(shares, key=shares.__getitem__)] -= 1
+            shares[label] += 1
+    return shares

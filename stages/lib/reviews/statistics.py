@@ -1,0 +1,56 @@
+"""Facts about the reviews: how many, how long, how balanced, what is there twice."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from stages.lib.core import distributions
+from stages.lib.core.paths import SPLITS
+from stages.lib.reviews.splitting import ROWS, digests
+
+
+def describe(directory: Path, labels: Sequence[str]) -> dict[str, Any]:
+    """Facts by split of data/raw, `labels` counted by name, and exact duplicates within and across
+    splits (by digest).
+
+    Lengths are in words; tokens are counted by the tokenize stage.
+    """
+    facts: dict[str, Any] = {}
+    texts: dict[str, np.ndarray] = {}
+    for name in SPLITS:
+        facts[name], texts[name] = _describe_split(directory / f"{name}.parquet", labels)
+    return facts | {
+        "duplicates_across_splits": {
+            f"{first}_{second}": len(
+                np.intersect1d(texts[first], texts[second], assume_unique=True)
+            )
+            for first, second in (
+                ("train", "validation"),
+                ("train", "test"),
+                ("validation", "test"),
+            )
+        }
+    }
+
+
+def _describe_split(path: Path, labels: Sequence[str]) -> tuple[dict[str, Any], np.ndarray]:
+    """The facts, and the digests of the different texts."""
+    found, words, counts, empty = [], [], np.zeros(len(labels), int), 0
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(ROWS):
+            texts = batch["text"].to_pylist()
+            found.append(digests(texts))
+            words.append(np.array([len(text.split()) for text in texts], np.int32))
+            counts += np.bincount(batch["label"], minlength=len(labels))
+            empty += sum(not text.strip() for text in texts)
+    lengths, different = np.concatenate(words), np.unique(np.concatenate(found))
+    return {
+        "reviews": len(lengths),
+        "labels": {name: int(count) for name, count in zip(labels, counts, strict=True)},
+        "words": distributions.summarize(lengths),
+        "duplicates": len(lengths) - len(different),
+        "empty": empty,
+    }, different

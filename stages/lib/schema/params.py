@@ -1,0 +1,165 @@
+"""The schema of params.yaml, and how a stage reads its sections.
+
+The whole file is checked by every stage, so that a mistake anywhere stops the run before anything
+slow starts; a stage gets only the sections that it names.
+"""
+
+import difflib
+import re
+from types import SimpleNamespace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from stages.lib.core import declarations
+from stages.lib.core.errors import InputError
+
+PATH = "params.yaml"
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(gt=0)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+def _check_command(value: Any) -> Any:
+    if isinstance(value, str) and value.strip():
+        return value
+    raise PydanticCustomError("command", "should be a command such as 'python'")
+
+
+def _check_targets(value: Any) -> Any:
+    if value == "auto" or (value and isinstance(value, list) and all(map(_is_name, value))):
+        return value
+    raise PydanticCustomError("targets", "should be 'auto' or a list of layers' names")
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Dataset(Section):
+    path: Name
+    text_column: Name
+    label_column: Name
+    split_seed: Annotated[int, Field(ge=0)]
+    hub: Name
+    config: Name | None
+    subset: Annotated[int, Field(ge=2)] | None
+
+
+class Backbone(Section):
+    path: Name
+    hub: Name
+
+
+class Tokenize(Section):
+    max_length: Annotated[int, Field(ge=3)]
+
+
+class Extract(Section):
+    tokens_per_batch: Count
+
+
+class Svm(Section):
+    C: Annotated[list[Positive], Field(min_length=1), BeforeValidator(_as_list)]
+
+
+class Training(Section):
+    """What every training through the Trainer has."""
+
+    lr: Positive
+    epochs: Count
+    batch_size: Count
+    weight_decay: NotNegative
+    warmup: Share
+
+
+class Lora(Training):
+    r: Count
+    alpha: Positive
+    dropout: Share
+    targets: Annotated[Literal["auto"] | list[str], BeforeValidator(_check_targets)]
+
+
+class Params(BaseModel):
+    """params.yaml. A section is named as the stage that reads it."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, alias_generator=_dashed, validate_by_name=False
+    )
+
+    source: Literal["auto", "hub", "pypi"]
+    launch: Annotated[str, BeforeValidator(_check_command)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    dataset: Dataset
+    backbone: Backbone
+    tokenize: Tokenize
+    extract_cls_features: Extract
+    svm: Svm
+    finetune_head: Training
+    finetune_full: Training
+    lora_2e_5: Lora
+    lora_2e_4: Lora
+    lora: Lora
+
+
+def load(*sections: str) -> SimpleNamespace:
+    """The named sections of params.yaml, as attributes (dashes as underscores).
+
+    Raises InputError for any mistake in params.yaml, and for a section that dvc.yaml does not
+    declare for the running stage.
+    """
+    params = parse(declarations.read_yaml(PATH))
+    declarations.check_declared(sections)
+    names = [name.replace("-", "_") for name in sections]
+    return SimpleNamespace(**{name: getattr(params, name) for name in names})
+
+
+def parse(content: Any) -> Params:
+    """Validate the content of params.yaml; raises InputError with the first mistake."""
+    if not isinstance(content, dict):
+        raise InputError(f"{PATH}: expected sections such as 'seed: 0', got {content!r}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{PATH}: {_describe(first, content)}") from None
+
+
+def _describe(error: dict[str, Any], content: dict[str, Any]) -> str:
+    path = error["loc"]
+    name = ".".join(str(step) for step in path)
+    if error["type"] == "missing":
+        return f"{name}: missing"
+    if error["type"] == "extra_forbidden":
+        known = _known_names(path[:-1])
+        close = difflib.get_close_matches(str(path[-1]), known, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+        return f"{name}: unknown parameter; {hint}"
+    if error["type"] == "model_type":
+        return f"{name}: {error['input']!r} is wrong: it should be a section with parameters"
+    message = re.sub("^(Input|List|String) ", "", error["msg"])
+    return f"{name}: {error['input']!r} is wrong: it {message}"
+
+
+def _known_names(path: tuple[str | int, ...]) -> list[str]:
+    model: type[BaseModel] = Params
+    for step in path:
+        model = model.model_fields[str(step).replace("-", "_")].annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

@@ -1,0 +1,89 @@
+"""Where a training keeps its checkpoints until it is done, and which of them it may resume from."""
+
+import hashlib
+import json
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from stages.lib.core.declarations import LIBRARIES, read_yaml
+
+CHECKPOINTS = Path("tmp/checkpoints")
+REST = {"optimizer.pt", "scheduler.pt"}
+
+
+def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
+    """The directory for checkpoints of just this code, these inputs and settings.
+
+    Its name has a fingerprint of all three, so a checkpoint of anything else is never found;
+    directories of other runs of the stage `name` are deleted.
+    """
+    versions = {name: metadata.version(name) for name in read_yaml(LIBRARIES)}
+    digest = hashlib.sha256(repr([settings, versions]).encode())
+    for path in sorted(_files(inputs) + _code()):
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    chosen = CHECKPOINTS / name / digest.hexdigest()[:16]
+    for other in CHECKPOINTS.glob(f"{name}/*"):
+        if other != chosen:
+            shutil.rmtree(other)
+    return chosen
+
+
+def _files(inputs: list[Path]) -> list[Path]:
+    return [
+        file
+        for path in inputs
+        for file in ([path] if path.is_file() else path.rglob("*"))
+        if file.is_file()
+    ]
+
+
+def _code() -> list[Path]:
+    return [
+        Path(module.__file__)
+        for name, module in list(sys.modules.items())
+        # The script itself, started by `python -m`, is the main module.
+        if name.partition(".")[0] in ("stages", "__main__") and getattr(module, "__file__", None)
+    ]
+
+
+def last(directory: Path, processes: int) -> str | None:
+    """The newest whole checkpoint of so many processes, or None.
+
+    What a killed run left half-written is deleted.
+    """
+    whole = []
+    for path in directory.glob("checkpoint-*"):
+        if _is_whole(path, processes):
+            whole.append(path)
+        else:
+            shutil.rmtree(path)
+    return str(max(whole, key=_step)) if whole else None
+
+
+def files(processes: int) -> set[str]:
+    """What the Trainer writes into a checkpoint of so many processes beside weights and state."""
+    if processes == 1:
+        return REST | {"rng_state.pth"}
+    return REST | {f"rng_state_{index}.pth" for index in range(processes)}
+
+
+def _is_whole(checkpoint: Path, processes: int) -> bool:
+    # The Trainer writes its state last; what it was deleting when it was killed may still have one.
+    names = {path.name for path in checkpoint.iterdir()}
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return names >= files(processes) and any(name.endswith(".safetensors") for name in names)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def remove(name: str) -> None:
+    """Delete the checkpoints of a finished training."""
+    shutil.rmtree(CHECKPOINTS / name)

@@ -1,0 +1,74 @@
+"""What finetune-full and the LoRA stages share: training on token ids, saving, scoring."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+from transformers import PreTrainedModel, set_seed
+
+from stages.lib.core import costs, manifest, outputs
+from stages.lib.core.paths import BACKBONE, MODELS, SPLITS, TOKENIZED
+from stages.lib.encoder import first_token, inference, precision, processes, tokens
+from stages.lib.schema.params import Training
+from stages.lib.scores import scoring
+from stages.lib.training import checkpoints, classifier, dropout, trainer
+
+
+def run(
+    name: str,
+    settings: Training,
+    common: SimpleNamespace,
+    adapt: Callable[[PreTrainedModel], PreTrainedModel] = lambda model: model,
+) -> None:
+    """Train, save and score the model of the stage `name`.
+
+    `adapt` turns the classifier into the model to train, where that is not the same; `common` has
+    the parameters seed and precision. Raises InputError for what the machine cannot do and when the
+    training diverges.
+    """
+    chosen = precision.resolve(common.precision)
+    splits = {split: tokens.load(split) for split in SPLITS}
+    data = manifest.read(TOKENIZED)
+    set_seed(common.seed)
+    model = adapt(classifier.create(data["labels"]))
+    first_token.only(model)
+    if precision.device().type == "cpu":
+        dropout.make_cheap(model)
+
+    def logits(split: str) -> np.ndarray:
+        return inference.logits(model, splits[split].input_ids, description=split)
+
+    seconds = trainer.train(
+        name,
+        model,
+        rows=splits["train"],
+        lengths=splits["train"].lengths,
+        logits=lambda: logits("validation"),
+        labels=splits["validation"].labels,
+        settings=settings,
+        seed=common.seed,
+        chosen=chosen,
+        inputs=[TOKENIZED, BACKBONE],
+        collate=tokens.Collator(model.config.pad_token_id),
+    )
+    results = {
+        # In float32, exactly as a user of the saved model would see them.
+        split: (splits[split].labels, classifier.probabilities(logits(split)))
+        for split in ("validation", "test")
+    }
+    if not processes.part():
+        return
+    scoring.write(name, data["labels"], results)
+    parameters = classifier.parameters(model)
+    path = MODELS / name
+    with outputs.replacing_directory(path) as directory:
+        classifier.save(model, directory, data)
+    costs.write(
+        name,
+        seconds=seconds,
+        samples=len(splits["train"]) * settings.epochs,
+        size=path,
+        **parameters,
+        **precision.describe(chosen),
+    )
+    checkpoints.remove(name)

@@ -1,0 +1,56 @@
+"""data/features: one [CLS] vector a review, float32, with its label."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from stages.lib.core.paths import FEATURES
+
+# Few enough to hold several times over, enough for fast matrix products.
+ROWS = 4096
+
+
+@contextlib.contextmanager
+def writing(path: Path, dim: int) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """A function that appends vectors (float32 [reviews, dim]) and labels (int64 [reviews]) to a
+    parquet file, so that no more than these are in memory."""
+    schema = pa.schema([("cls", pa.list_(pa.float32(), dim)), ("label", pa.int64())])
+    with pq.ParquetWriter(path, schema, compression="none", use_dictionary=False) as file:
+
+        def append(cls: np.ndarray, labels: np.ndarray) -> None:
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(cls.ravel()), dim)
+            file.write_table(pa.table([vectors, pa.array(labels)], schema))
+
+        yield append
+
+
+def count(split: str) -> int:
+    """Reviews in a split."""
+    return pq.read_metadata(FEATURES / f"{split}.parquet").num_rows
+
+
+def blocks(split: str, rows: int = ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """As `load`, at most `rows` reviews after another: for what does not fit into memory."""
+    # Neither ahead nor by threads, whose memory would stay until the last row group.
+    path = FEATURES / f"{split}.parquet"
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        for batch in file.iter_batches(rows, use_threads=False):
+            cls = batch["cls"].flatten().to_numpy().reshape(len(batch), -1)
+            yield cls, batch["label"].to_numpy()
+
+
+def load(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors (float32 [reviews, dim]) and labels (int64 [reviews]) of a split."""
+    dim = pq.read_schema(FEATURES / f"{split}.parquet").field("cls").type.list_size
+    cls = np.empty((count(split), dim), np.float32)
+    labels = np.empty(len(cls), np.int64)
+    end = 0
+    # Few, beside all that are in memory already.
+    for vectors, numbers in blocks(split, ROWS // 4):
+        start, end = end, end + len(vectors)
+        cls[start:end], labels[start:end] = vectors, numbers
+    return cls, labels
