@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 # The project without what it produces.
 SOURCES = (
     "stages",
+    "commands",
     "dvc.yaml",
     "params.yaml",
     "libraries.yaml",

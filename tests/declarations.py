@@ -1,9 +1,12 @@
-"""What a stage uses, read off its source: project modules, libraries, parameters, paths."""
+"""What a stage uses, read off its source: rooms, libraries, parameters, paths."""
 
 import ast
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from stages.lib.core import paths
+from stages.lib.models import registry
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = {"sklearn": "scikit-learn"}  # import name: distribution, where they differ
@@ -37,8 +40,10 @@ class _Visitor(ast.NodeVisitor):
         top = name.partition(".")[0]
         if top == "stages":
             parts = name.split(".")
-            paths = ["/".join(parts[:end]) + ".py" for end in (len(parts), len(parts) - 1)]
-            self.use.modules |= {path for path in paths if (ROOT / path).is_file()}
+            files = ["/".join(parts[:end]) + ".py" for end in (len(parts), len(parts) - 1)]
+            self.use.modules |= {path for path in files if (ROOT / path).is_file()}
+            if "/".join(parts[:-1]) == "stages/lib/core/paths":
+                self._path(parts[-1])
         else:
             self.use.libraries.add(LIBRARIES.get(top, top))
         # What a library does through another one.
@@ -48,9 +53,27 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         if ast.unparse(node.func) == "params.load":
-            self.use.params |= {
-                arg.value if isinstance(arg, ast.Constant) else "<stage>" for arg in node.args
-            }
+            for arg in node.args:
+                if isinstance(arg, ast.Starred):
+                    self.use.params |= set(registry.names())
+                else:
+                    self.use.params.add(arg.value if isinstance(arg, ast.Constant) else "<stage>")
+        self.generic_visit(node)
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        if isinstance(node.value, ast.Name) and node.value.id == "paths":
+            self._path(node.attr)
+        self.generic_visit(node)
+
+    def _path(self, name: str) -> None:
+        """Note a constant of stages/lib/core/paths.py that is used."""
+        if isinstance(value := getattr(paths, name, None), Path) and value != paths.METRICS:
+            self.use.paths.add(str(value))
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        # METRICS / "download.json"
+        if "METRICS" in ast.unparse(node.left) and isinstance(node.right, ast.Constant):
+            self.use.paths.add(f"{paths.METRICS}/{node.right.value}")
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
@@ -63,8 +86,16 @@ class _Visitor(ast.NodeVisitor):
 @functools.cache
 def of_file(path: str) -> Use:
     visitor = _Visitor()
-    visitor.visit(ast.parse((ROOT / path).read_text()))
+    if path != "stages/lib/core/paths.py":
+        visitor.visit(ast.parse((ROOT / path).read_text()))
     return visitor.use
+
+
+def rooms(modules: set[str]) -> set[str]:
+    """The rooms that these modules are in, but for the schema: DVC tracks the parameters' values,
+    so a change of the schema alone can change no result."""
+    found = {str(Path(module).parent) for module in modules} - {"stages", "stages/lib"}
+    return {"/".join(Path(room).parts[:3]) for room in found} - {"stages/lib/schema"}
 
 
 def of_stage(name: str, script: str) -> Use:

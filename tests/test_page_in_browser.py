@@ -28,7 +28,7 @@ def chrome():
 def page(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("page")
     if request.param == "many reviews":
-        wrong = {name: 100 + 30 * number for number, name in enumerate(report.MODELS)}
+        wrong = {name: 100 + 30 * number for number, name in enumerate(experiment.MODELS)}
         experiment.write(path, wrong=wrong, provenance=experiment.OFFICIAL)
     else:
         experiment.write_hostile(path)

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from commands import predict
 from stages.lib.core.errors import InputError
+from stages.lib.core.paths import MODELS
 from stages.lib.models import prediction, registry
 from stages.lib.reviews import texts
 
@@ -60,10 +61,10 @@ def labels(printed):
 
 def test_the_models_are_the_projects(here):
     artifacts = YAML(typ="safe").load((here.path / "dvc.yaml").read_text())["artifacts"]
-    assert list(artifacts) == list(registry.NAMES)
+    assert list(artifacts) == list(registry.names())
 
 
-@pytest.mark.parametrize("name", registry.NAMES)
+@pytest.mark.parametrize("name", registry.names())
 def test_it_predicts_what_the_stage_reported_of_the_test_reviews(run, tmp_path, name):
     reported = pd.read_csv(f"data/predictions/{name}.csv")
     reported = reported[reported["split"] == "test"]
@@ -146,7 +147,7 @@ def test_an_empty_text_keeps_its_line_and_has_no_label(both):
 def test_a_long_text_is_cut_where_training_did(here, name):
     """32 tokens, of which two are [CLS] and [SEP]."""
     kept = ["great"] * 30
-    model = prediction.load(registry.MODELS / name, "fp32")
+    model = prediction.load(MODELS / name, "fp32")
     first, longer, other = (
         model.probabilities([" ".join(words)])
         for words in (kept, [*kept, "dull"], [*kept[:-1], "dull"])
@@ -156,11 +157,11 @@ def test_a_long_text_is_cut_where_training_did(here, name):
 
 
 def test_an_adapter_is_merged(here):
-    assert not isinstance(prediction.load(registry.MODELS / "lora", "fp32").network, PeftModel)
+    assert not isinstance(prediction.load(MODELS / "lora", "fp32").network, PeftModel)
 
 
 def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
-    expected = prediction.load(registry.MODELS / "lora", "fp32").probabilities([GOOD])
+    expected = prediction.load(MODELS / "lora", "fp32").probabilities([GOOD])
 
     def merge(self):
         merged = self.unload()
@@ -168,7 +169,7 @@ def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
         return merged
 
     monkeypatch.setattr(PeftModel, "merge_and_unload", merge, raising=False)
-    model = prediction.load(registry.MODELS / "lora", "fp32")
+    model = prediction.load(MODELS / "lora", "fp32")
     assert isinstance(model.network, PeftModel)
     assert np.allclose(model.probabilities([GOOD]), expected, atol=1e-6)
 
