@@ -152,7 +152,7 @@ PLOTS = [
     "Training loss",
     "Validation loss",
     "Validation accuracy",
-    *(f"Confusion matrix, {name}" for name in MODELS),
+    "Confusion",
     "Reliability",
     "Accuracy by length",
 ]
@@ -173,10 +173,10 @@ def test_plots_dag_and_artifacts_work(ran, tmp_path):
 def test_every_plot_has_the_data_of_all_models(ran):
     shown = json.loads(ran.dvc("plots", "show", "--json").stdout)["data"]
     assert {"metrics/report/cost.png", *PLOTS} <= set(shown)
-    for title in ("Reliability", "Accuracy by length"):
+    for title in PLOTS:
         spec = json.dumps(shown[title])
-        for name in MODELS:
-            assert name in spec
+        trained = MODELS[1:] if title.startswith(("Training", "Validation")) else MODELS
+        assert [name for name in trained if f'"{name}"' not in spec] == []
 
 
 def test_plots_diff_shows_what_a_branch_changes(after, tmp_path):
@@ -187,7 +187,7 @@ def test_plots_diff_shows_what_a_branch_changes(after, tmp_path):
     done = after.dvc("plots", "diff", branch, "--out", str(tmp_path / "plots"))
     assert done.stderr == ""
     page = (tmp_path / "plots/index.html").read_text()
-    for title in ("Confusion matrix, svm", "Reliability", "Accuracy by length"):
+    for title in ("Confusion", "Reliability", "Accuracy by length"):
         assert title in page
     assert len(list((tmp_path / "plots/static").glob("*cost.png"))) == 2
 

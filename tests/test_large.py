@@ -16,7 +16,6 @@ from ruamel.yaml import YAML
 from bench.project import LAUNCHER
 from stages.lib.core.paths import SPLITS
 from stages.lib.vectors import features
-from stages.report import MODELS
 
 SMALL, LARGE = 5_000, 50_000
 DIM = 256
@@ -139,7 +138,9 @@ def test_a_report_of_many_reviews_is_no_larger_than_one_of_few(tmp_path):
     sizes, peaks = {}, {}
     for count in (1_000, 50_000):
         path = project(tmp_path / f"{count}")
-        wrong = {name: range(number, count, 5 + number) for number, name in enumerate(MODELS)}
+        wrong = {
+            name: range(number, count, 5 + number) for number, name in enumerate(experiment.MODELS)
+        }
         experiment.write(path, wrong=wrong, count=count)
         peaks[count] = peak(path, "from stages import report; report.main()")
         sizes[count] = sum(

@@ -13,7 +13,8 @@ from matplotlib.lines import Line2D
 from stages.lib.report.content import Figure, Ink, Panel
 from stages.lib.report.statistics import Interval
 
-MARKERS = ("o", "s", "^", "D", "v", "P")
+# Ten, and no multiple of the six colours and lines: thirty models look different.
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 WIDTH = 3.6  # inches of a panel
 
@@ -75,7 +76,7 @@ def png(figure: Figure, path: Path) -> None:
     if figure.legend:
         handles = _handles(figure, LIGHT)
         canvas.legend(
-            handles=handles, loc="outside lower center", ncols=len(handles), frameon=False,
+            handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False,
             columnspacing=1.2,
         )  # fmt: skip
     canvas.savefig(path, dpi=120, metadata={"Software": None})

@@ -265,7 +265,7 @@ def _lengths(results: Results, chosen: str) -> list[Block]:
     def draw(ax: Axes, ink: Ink) -> None:
         for number, model in enumerate(results.models):
             # Side by side, so that intervals do not hide one another.
-            shift = 0.09 * (number - (len(results.models) - 1) / 2)
+            shift = 0.54 * ((number + 0.5) / len(results.models) - 0.5)
             for place, (right, total) in enumerate(counts[model]):
                 drawing.point(
                     ax, ink, number, place + shift, right / total, statistics.wilson(right, total)
