@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint audit soak bench format lock clean
+.PHONY: help setup repro test matrix lint audit soak bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,12 +18,17 @@ setup: $(VENV)/runtime.done ## make .venv with what the pipeline needs
 repro: $(VENV)/runtime.done ## run the pipeline: only what changed since the last time
 	dvc repro
 
-test: $(VENV)/dev.done ## run all tests
+test: $(VENV)/dev.done ## run all tests, and what depends on the precision in the other one too
 	pytest $(ARGS)
+	$(if $(ARGS),,AUTO_PRECISION=$$(python -m tests.other_precision) pytest -m precision)
+
+matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
+	python tests/matrix.py
 
 lint: $(VENV)/dev.done ## check style, format and security
 	ruff check .
 	ruff format --check .
+	lint-imports --no-logo --no-cache
 	bandit --quiet --configfile pyproject.toml --recursive stages
 
 audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins

@@ -28,6 +28,9 @@ from stages.lib.sources import encoders
 from stages.lib.training import classifier, dropout, head
 from stages.lib.vectors import features
 
+# Run in the precision that `auto` gives, and then in the other one (see `make test`).
+pytestmark = pytest.mark.precision
+
 FAMILIES = {"distilbert": "DistilBert", "bert": "Bert", "roberta": "Roberta",
             "electra": "Electra", "modernbert": "ModernBert"}  # fmt: skip
 BRACKETS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -16,6 +16,9 @@ from stages import lora
 from stages.lib.schema import params
 from stages.lib.training import classifier
 
+# Run in the precision that `auto` gives, and then in the other one (see `make test`).
+pytestmark = pytest.mark.precision
+
 
 @pytest.fixture
 def here(ran, monkeypatch):

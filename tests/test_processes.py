@@ -13,6 +13,8 @@ import torch
 from test_dag import snapshot
 
 TWO = "torchrun --nproc_per_node 2"
+# Of curves. bfloat16 has eight bits of precision, and two processes round other sums than one.
+TOLERANCE = {"fp32": 1e-3, "bf16": 1e-2}
 # One start of the interpreter for all of them: it takes longer than the stages.
 STAGES = """
 import os, sys
@@ -65,6 +67,7 @@ def test_two_processes_extract_the_same_bytes(one_and_two):
     }
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("model", ["finetune-full", "lora"])
 def test_two_processes_train_as_one(one_and_two, model):
     one, two = one_and_two
@@ -72,7 +75,8 @@ def test_two_processes_train_as_one(one_and_two, model):
     assert len(losses) == 20 * 2
     assert min(losses) < 0.5 < max(losses)
     for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss"):
-        assert curve(two, model, name) == pytest.approx(curve(one, model, name), abs=1e-3)
+        tolerance = TOLERANCE[one.read(f"metrics/costs/{model}.json")["precision"]]
+        assert curve(two, model, name) == pytest.approx(curve(one, model, name), abs=tolerance)
     assert two.read(f"metrics/{model}.json") == one.read(f"metrics/{model}.json")
 
 

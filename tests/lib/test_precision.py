@@ -7,6 +7,11 @@ from stages.lib.core.errors import InputError
 from stages.lib.encoder import precision
 
 
+@pytest.fixture(autouse=True)
+def _nothing_overrides(monkeypatch):
+    monkeypatch.delenv(precision.AUTO, raising=False)
+
+
 @pytest.fixture
 def cpu(monkeypatch):
     monkeypatch.setattr(precision, "device", lambda: torch.device("cpu"))
@@ -34,6 +39,22 @@ def gpu(monkeypatch):
 def test_auto_on_a_cpu_is_bf16_where_the_hardware_has_it(cpu, capabilities, chosen):
     cpu(*capabilities)
     assert precision.resolve("auto") == chosen
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_an_environment_variable_overrides_what_auto_is_and_nothing_else(cpu, monkeypatch, asked):
+    cpu("avx512_bf16")
+    monkeypatch.setenv(precision.AUTO, asked)
+    assert precision.resolve("auto") == asked
+    assert precision.resolve("fp32") == "fp32"
+
+
+@pytest.mark.parametrize("value", ["float32", "fp16"])
+def test_an_override_that_the_device_cannot_do_is_named(cpu, monkeypatch, value):
+    cpu()
+    monkeypatch.setenv(precision.AUTO, value)
+    with pytest.raises(InputError, match=f"^AUTO_PRECISION: '{value}' is wrong: "):
+        precision.resolve("auto")
 
 
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])

@@ -1,0 +1,68 @@
+"""Run the quick tests in environments that differ from this one; print what failed in which.
+
+    make matrix
+
+Quick tests are those of the rooms, without a training: no stage is run through DVC. In a folder
+with spaces and letters that are not ASCII a miniature pipeline runs as well.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["tests/lib", "tests/test_declarations.py", "tests/test_tokenize.py"]
+ENVIRONMENTS: dict[str, dict[str, str]] = {
+    "1 thread": {"OMP_NUM_THREADS": "1"},
+    "4 threads": {"OMP_NUM_THREADS": "4"},
+    "hash seed 1": {"PYTHONHASHSEED": "1"},
+    "hash seed 2": {"PYTHONHASHSEED": "2"},
+    "time zone of India": {"TZ": "Asia/Kolkata"},
+    "locale C without UTF-8 mode": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "no home": {"HOME": "/nonexistent"},
+    "fp32": {"AUTO_PRECISION": "fp32"},
+    "bf16": {"AUTO_PRECISION": "bf16"},
+}
+
+
+def run(directory: Path, tests: list[str], umask: int = -1, **environment: str) -> str:
+    """Run tests in a copy of the project; gives the last line of what pytest printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=directory,
+        env=os.environ | environment,
+        umask=umask,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    lines = done.stdout.strip().splitlines()
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return "\n".join([lines[-1], *failed]) if done.returncode else lines[-1]
+
+
+def main() -> None:
+    results = {}
+    for name, environment in ENVIRONMENTS.items():
+        results[name] = run(ROOT, QUICK, **environment)
+        print(f"{name}: {results[name]}", flush=True)
+    results["umask 077"] = run(ROOT, QUICK, umask=0o077)
+    print(f"umask 077: {results['umask 077']}", flush=True)
+    with tempfile.TemporaryDirectory() as parent:
+        copy = Path(parent) / "a folder of Zoë's, новый"
+        ignored = shutil.ignore_patterns(".venv", "data", "tmp", "__pycache__", "cache")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        whole = "tests/test_dag.py::test_all_stages_ran_and_nothing_is_left_to_do"
+        name = "a path with spaces and non-ASCII letters"
+        results[name] = run(copy, [*QUICK, whole], TMPDIR=str(copy))
+        print(f"{name}: {results[name]}")
+    sys.exit(any("\n" in result for result in results.values()))
+
+
+if __name__ == "__main__":
+    main()
