@@ -29,7 +29,7 @@ lint: $(VENV)/dev.done ## check style, format and security
 	ruff check .
 	ruff format --check .
 	lint-imports --no-logo --no-cache
-	bandit --quiet --configfile pyproject.toml --recursive stages
+	bandit --quiet --configfile pyproject.toml --recursive stages commands
 
 audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins
 	uvx pip-audit --disable-pip --no-deps --requirement requirements.txt

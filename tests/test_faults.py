@@ -4,11 +4,12 @@ import os
 import random
 import re
 import shutil
+import subprocess
 import time
 
 import pytest
 import soak
-from conftest import run_here
+from conftest import ROOT, Project, run_here
 from test_dag import results, snapshot, stages_run
 from test_declarations import NAMES
 
@@ -167,10 +168,76 @@ def test_a_training_that_cannot_be_saved_is_not_lost(after, name):
 
 def test_a_failure_in_a_clone_without_cache_keeps_the_metrics(after):
     shutil.rmtree(after.path / ".dvc/cache")
-    before = (after.path / "metrics/svm.json").read_bytes()
+    kept = ("metrics/svm.json", "metrics/costs/svm.json")
+    before = {path: (after.path / path).read_bytes() for path in kept}
     after.set(svm__C="big")
-    assert after.dvc("repro", "svm", check=False).returncode != 0
-    assert (after.path / "metrics/svm.json").read_bytes() == before
+    done = after.dvc("repro", "--single-item", "svm", check=False)
+    (line,) = error_lines(done)
+    assert line.startswith("error: svm: ")
+    assert {path: (after.path / path).read_bytes() for path in kept} == before
+    assert "could not be put back" not in done.stderr
+
+
+def test_the_first_run_in_a_clone_of_this_repository_loses_nothing_when_it_fails(tmp_path):
+    """With the lock and metrics as they are committed, without a cache, and without the Hub."""
+    clone = object.__new__(Project)
+    clone.path = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone.path)], check=True)
+    clone.set(source="hub")
+    done = clone.dvc("repro", check=False, HF_ENDPOINT="http://127.0.0.1:9")
+    (line,) = error_lines(done)
+    assert line.startswith("error: download: ")
+    assert "could not be put back" not in done.stderr
+    assert clone.git("status", "--porcelain").split() == ["M", "params.yaml"]
+
+
+def tracked(project):
+    """The outputs that git has."""
+    return {path: content for path, content in snapshot(project).items() if path[:4] != "data"}
+
+
+def test_one_command_brings_every_output_back_from_the_cache(after):
+    before = snapshot(after)
+    for folder in ("data", "metrics"):
+        shutil.rmtree(after.path / folder)
+    done = after.run("python", "-m", "commands.restore")
+    assert snapshot(after) == before
+    assert done.stdout == ""
+
+
+def test_without_a_cache_it_brings_back_what_git_has_and_names_the_rest(after):
+    before = tracked(after)
+    for folder in ("data", "metrics", ".dvc/cache"):
+        shutil.rmtree(after.path / folder)
+    done = after.run("python", "-m", "commands.restore", check=False)
+    assert done.returncode == 1
+    assert tracked(after) == before
+    lost = [line.partition(":")[0] for line in done.stdout.splitlines()]
+    assert "data/models/svm" in lost
+    assert all(path.startswith("data/") for path in lost)
+
+
+def test_a_change_that_is_in_no_cache_is_left_alone(after):
+    """The last commit may be older than the file."""
+    shutil.rmtree(after.path / ".dvc/cache")
+    (after.path / "metrics/svm.json").write_text("{}")
+    after.run("python", "-m", "commands.restore", check=False)
+    assert (after.path / "metrics/svm.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("fault", ["a section is missing", "the launcher does not exist"])
+def test_what_dvc_removes_before_a_stage_starts_can_be_brought_back(after, fault):
+    before = snapshot(after)
+    if fault == "a section is missing":
+        text = (after.path / "params.yaml").read_text()
+        (after.path / "params.yaml").write_text(text.replace("\nsvm:\n", "\nno-svm:\n"))
+        assert after.dvc("repro", "svm", check=False).returncode != 0
+    else:
+        after.set(launch="nonexistent")
+        assert after.dvc("repro", "lora", check=False).returncode != 0
+    after.git("checkout", "params.yaml")
+    after.run("python", "-m", "commands.restore")
+    assert snapshot(after) == before
 
 
 def test_a_report_that_fails_keeps_the_one_before(after):

@@ -1,9 +1,7 @@
-"""What dvc.yaml says of the running stage: the parameters and libraries that it declares, and its
-outputs, which are put back when the stage fails."""
+"""What dvc.yaml says of the running stage: the parameters and libraries that it declares."""
 
 import functools
 import os
-import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -71,35 +69,3 @@ def check_libraries() -> None:
                 f"{LIBRARIES}: {name}: {pinned[name]} is pinned but {found} is here; "
                 "pip install -r requirements.txt, or write your version there"
             )
-
-
-def restore_outputs() -> None:
-    """Put back what the stage's last successful run wrote.
-
-    DVC removes a stage's outputs before it starts the command. Their content is in DVC's cache
-    under the hashes in dvc.lock (metrics and plots too: the run cache keeps them), so a stage that
-    fails leaves the workspace as it was.
-    """
-    if "DVC_STAGE" not in os.environ:
-        return
-    from dvc.repo import Repo
-
-    with Repo() as repo:
-        # Copies, not links: what git tracks must stay an ordinary file that can be edited.
-        repo.cache.local.cache_types = ["copy"]
-        for out in repo.stage.load_one(name=os.environ["DVC_STAGE"]).outs:
-            if not out.hash_info or not out.workspace_status():
-                continue
-            if out.get_obj():
-                out.use_cache = True
-                out.checkout(force=True)
-            elif not out.use_cache and not out.exists:
-                _restore_from_git(str(out))
-
-
-def _restore_from_git(path: str) -> None:
-    # In a clone without DVC's cache, metrics are in the last commit alone.
-    found = subprocess.run(["git", "show", f"HEAD:./{path}"], check=False, capture_output=True)
-    if found.returncode == 0:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_bytes(found.stdout)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.lib.core import declarations
+from stages.lib.core import declarations, restoring
 from stages.lib.core.errors import InputError
 
 # As torchrun, which Accelerate uses, tells the processes that it starts.
@@ -116,9 +116,12 @@ def _is_first() -> bool:
 
 def _put_back() -> None:
     try:
-        declarations.restore_outputs()
+        restoring.restore_running_stage()
     except Exception as error:
-        print(f"warning: outputs could not be put back ({error}): dvc checkout", file=sys.stderr)
+        print(
+            f"warning: outputs could not be put back ({error}): python -m commands.restore",
+            file=sys.stderr,
+        )
 
 
 def _errno(error: BaseException | None) -> int | None:
