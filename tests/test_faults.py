@@ -252,7 +252,7 @@ def test_a_report_that_fails_keeps_the_one_before(after):
 
 def test_an_interrupt_is_one_line_and_keeps_outputs(after):
     before = snapshot(after)
-    code = "from stages.lib import stage\ndef main(): raise KeyboardInterrupt\nstage.run(main)"
+    code = "from stages.lib.core import stage\ndef main(): raise KeyboardInterrupt\nstage.run(main)"
     done = after.run("python", "-c", code, check=False)
     assert done.returncode == 130
     assert done.stderr == "error: interrupted; run the same command again to go on\n"
@@ -261,7 +261,7 @@ def test_an_interrupt_is_one_line_and_keeps_outputs(after):
 
 def test_a_termination_is_one_line_and_keeps_outputs(after):
     before = snapshot(after)
-    code = "import os\nfrom stages.lib import stage\n"
+    code = "import os\nfrom stages.lib.core import stage\n"
     code += "def main(): os.kill(os.getpid(), 15)\nstage.run(main)"
     done = after.run("python", "-c", code, check=False)
     assert done.returncode == 128 + 15
@@ -270,7 +270,7 @@ def test_a_termination_is_one_line_and_keeps_outputs(after):
 
 
 def test_a_bug_keeps_its_traceback(after):
-    code = "from stages.lib import stage\ndef main(): 1 / 0\nstage.run(main)"
+    code = "from stages.lib.core import stage\ndef main(): 1 / 0\nstage.run(main)"
     done = after.run("python", "-c", code, check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stderr

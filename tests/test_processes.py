@@ -19,7 +19,7 @@ TOLERANCE = {"fp32": 1e-3, "bf16": 1e-2}
 STAGES = """
 import os, sys
 from stages import extract_cls_features, finetune_full, lora
-from stages.lib import processes
+from stages.lib.encoder import processes
 
 processes.part = lambda: processes.state().is_main_process
 for stage in (extract_cls_features, finetune_full, lora):
@@ -143,7 +143,8 @@ def launch(project, main):
     """`main`, the body of a stage's, in two processes."""
     body = "\n".join(f"    {line}" for line in ["import os, time", *main])
     (project.path / "a_stage.py").write_text(
-        f"from stages.lib import params, stage\nfrom stages.lib.errors import InputError\n"
+        "from stages.lib.core import stage\nfrom stages.lib.core.errors import InputError\n"
+        "from stages.lib.schema import params\n"
         f"def main():\n{body}\nstage.run(main)\n"
     )
     return project.run(*TWO.split(), "-m", "a_stage", check=False)

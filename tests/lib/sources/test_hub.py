@@ -454,7 +454,7 @@ def test_what_another_dataset_lacks_is_named(project, server, films, tmp_path):
     }
     sections = [dataset(**ASKED | dict([change])).model_dump() for change in expected]
     code = (
-        "import json, sys; from stages.lib import errors, params"
+        "import json, sys; from stages.lib.core import errors; from stages.lib.schema import params"
         "\nfrom stages.lib.sources import hub"
         "\nfor section in json.loads(sys.argv[1]):"
         "\n    try: hub.reviews(params.Dataset(**section)); print('no error')"

@@ -1,4 +1,4 @@
-"""stages.lib.reviews: labels, splits and the subset."""
+"""stages.lib.reviews.splitting: labels, splits and the subset."""
 
 from collections import Counter
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""stages.lib.tokens and stages.lib.features: data that are read and written in pieces."""
+"""Token ids and [CLS] vectors on disk: data that are read and written in pieces."""
 
 import numpy as np
 import pyarrow as pa

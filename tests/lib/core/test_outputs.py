@@ -1,4 +1,4 @@
-"""stages.lib.outputs: whole or not at all."""
+"""stages.lib.core.outputs: whole or not at all."""
 
 import pytest
 

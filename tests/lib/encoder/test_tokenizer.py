@@ -1,4 +1,4 @@
-"""stages.lib.tokenizer: the line for each tokenizer that does not fit its backbone."""
+"""stages.lib.encoder.tokenizer: the line for each tokenizer that does not fit its backbone."""
 
 import json
 import shutil

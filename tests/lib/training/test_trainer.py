@@ -1,4 +1,4 @@
-"""stages.lib.training: what several processes add up to is the mean over the batch."""
+"""stages.lib.training.trainer: what several processes add up to is the mean over the batch."""
 
 import torch
 from hypothesis import given

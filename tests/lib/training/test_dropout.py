@@ -1,4 +1,4 @@
-"""stages.lib.dropout: PyTorch's dropout with cheaper masks."""
+"""stages.lib.training.dropout: PyTorch's dropout with cheaper masks."""
 
 import pytest
 import torch

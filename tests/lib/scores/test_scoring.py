@@ -1,4 +1,4 @@
-"""stages.lib.scoring: the same JSON and the same table for every model."""
+"""stages.lib.scores.scoring: the same JSON and the same table for every model."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""stages.lib.batches: every row once, similar lengths together, an order that follows the seed."""
+"""stages.lib.encoder.batches: each row once, similar lengths together, an order set by the seed."""
 
 import torch
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""stages.lib.reading: what is accepted, and the line for what is not."""
+"""stages.lib.reviews.reading: what is accepted, and the line for what is not."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""stages.lib.params: the schema, and the line that a user sees for each mistake."""
+"""stages.lib.schema.params: the schema, and the line that a user sees for each mistake."""
 
 import copy
 import tempfile
@@ -13,7 +13,7 @@ from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
 from stages.lib.schema import params
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""stages.lib.precision: what `precision` of params.yaml means on which device."""
+"""stages.lib.encoder.precision: what `precision` of params.yaml means on which device."""
 
 import pytest
 import torch

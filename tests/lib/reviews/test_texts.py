@@ -1,4 +1,4 @@
-"""stages.lib.texts: files of texts, a chunk at a time."""
+"""stages.lib.reviews.texts: files of texts, a chunk at a time."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""stages.lib.primal: LinearSVC's hyperplanes without the vectors in memory."""
+"""stages.lib.vectors.out_of_core: LinearSVC's hyperplanes without the vectors in memory."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""stages.lib.linear: the SVM as arrays."""
+"""stages.lib.vectors.linear: the SVM as arrays."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""stages.lib.checkpoints: only whole checkpoints of the same run are resumed."""
+"""stages.lib.training.checkpoints: only whole checkpoints of the same run are resumed."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from stages.lib.training import checkpoints
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)
