@@ -72,6 +72,7 @@ def main() -> None:
         size=path,
         trainable=trainable,
         total=classifier.parameters(model)["total"],
+        settings=p.finetune_head.model_dump() | {"seed": p.seed},
         **precision.describe("fp32"),
     )
     checkpoints.remove(NAME)

@@ -2,7 +2,8 @@
 
     python -m stages.report
 
-reads    metrics/, data/predictions, data/curves, data/raw
+reads    data/predictions, data/curves, data/raw, metrics/costs, metrics/download.json,
+         metrics/claims.json
 writes   metrics/report.md with its pictures, and data of DVC's plots, in metrics/report/;
          metrics/report.html, the same as one self-contained page
 """
@@ -27,19 +28,23 @@ MEASURED += ("peak_memory_mb", "size_bytes", "precision", "device")
 
 def load() -> "Results":
     """All that was measured. Raises InputError for a file that is missing or something else."""
-    from stages.lib.report import inputs
+    import pandas as pd
 
-    models = registry.names()
+    from stages.lib.report import inputs
+    from stages.lib.scores import scoring
+
+    models, labels = registry.names(), manifest.read(RAW)["labels"]
+    predictions = {name: inputs.read_predictions(PREDICTIONS / f"{name}.csv") for name in models}
     results = inputs.Results(
         models=models,
-        labels=manifest.read(RAW)["labels"],
+        labels=labels,
         download=inputs.read_json(METRICS / "download.json", "reviews", "backbone", *SPLITS),
         scores={
-            name: inputs.read_json(METRICS / f"{name}.json", "validation", "test")
-            for name in models
+            name: scoring.of_predictions(pd.concat(by_split.values()), labels)
+            for name, by_split in predictions.items()
         },
         costs={name: inputs.read_json(COSTS / f"{name}.json", *MEASURED) for name in models},
-        predictions={name: inputs.read_predictions(PREDICTIONS / f"{name}.csv") for name in models},
+        predictions=predictions,
         texts=inputs.read_texts(RAW / "test.parquet"),
         curves={name: inputs.read_curves(CURVES / name) for name in models},
         claims=inputs.read_json(METRICS / "claims.json", "merge", "swap"),

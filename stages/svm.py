@@ -65,6 +65,7 @@ def main() -> None:
         size=MODEL,
         trainable=trainable,
         total=trainable,
+        settings={"C": best, "seed": p.seed},
         precision="fp64" if samples <= IN_MEMORY else "fp32",
     )
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stages.lib.core import paths
-from stages.lib.models import registry
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = {"sklearn": "scikit-learn"}  # import name: distribution, where they differ
@@ -53,11 +52,9 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         if ast.unparse(node.func) == "params.load":
-            for arg in node.args:
-                if isinstance(arg, ast.Starred):
-                    self.use.params |= set(registry.names())
-                else:
-                    self.use.params.add(arg.value if isinstance(arg, ast.Constant) else "<stage>")
+            self.use.params |= {
+                arg.value if isinstance(arg, ast.Constant) else "<stage>" for arg in node.args
+            }
         self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:

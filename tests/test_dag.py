@@ -14,8 +14,10 @@ from conftest import run_here
 from soak import forget
 from test_declarations import NAMES
 
+from stages.lib.models import registry
+
 SCORES = ["accuracy", "f1", "precision", "recall"]
-MODELS = ["svm", "finetune-head", "finetune-full", "lora-2e-5", "lora-2e-4", "lora"]
+MODELS = list(registry.names())
 
 
 def stages_run(done):
@@ -309,11 +311,11 @@ def test_the_curves_best_epoch_is_what_the_metrics_say(after, tmp_path, monkeypa
         assert best == pytest.approx(accuracy, abs=1e-6)
 
 
-def test_a_metrics_file_that_is_not_json_is_named_by_report(after):
-    (after.path / "metrics/svm.json").write_text("{")
+def test_a_file_of_costs_that_is_not_json_is_named_by_report(after):
+    (after.path / "metrics/costs/svm.json").write_text("{")
     done = after.run("python", "-m", "stages.report", check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: metrics/svm.json: not JSON: ")
+    assert done.stderr.startswith("error: metrics/costs/svm.json: not JSON: ")
 
 
 def test_features_have_one_vector_a_review(ran, monkeypatch):

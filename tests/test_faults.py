@@ -241,12 +241,16 @@ def test_what_dvc_removes_before_a_stage_starts_can_be_brought_back(after, fault
 
 
 def test_a_report_that_fails_keeps_the_one_before(after):
-    path = after.path / "metrics/svm.json"
-    path.write_text('{"validation": {}}')
+    path = after.path / "metrics/costs/svm.json"
+    path.unlink()
+    path.write_text("{}")
     before = {path: path.read_bytes() for path in after.path.glob("metrics/report/*")}
     done = after.dvc("repro", "--single-item", "report", check=False)
     (line,) = error_lines(done)
-    assert line == "error: report: metrics/svm.json: no 'test'; run the stage that writes it again"
+    assert line == (
+        "error: report: metrics/costs/svm.json: no 'trainable_parameters'; "
+        "run the stage that writes it again"
+    )
     assert {path: path.read_bytes() for path in after.path.glob("metrics/report/*")} == before
 
 

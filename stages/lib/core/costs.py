@@ -17,13 +17,15 @@ def write(
     size: Path,
     trainable: int | None = None,
     total: int | None = None,
+    settings: dict[str, Any] | None = None,
     **machine: Any,
 ) -> None:
     """Write metrics/costs/<name>.json.
 
     `seconds` is the wall-clock time of the stage's main loop and `samples` what it took in, over
-    all epochs; `size` what was saved; `trainable` and `total` count parameters; `machine` says
-    what it ran on (see `precision.describe`) and may replace the peak of resident memory.
+    all epochs; `size` is what was saved; `trainable` and `total` count parameters; `settings` is
+    what a model was trained with; `machine` says what it ran on (see `precision.describe`) and may
+    replace the peak of resident memory.
     """
     parameters = {"trainable_parameters": trainable, "total_parameters": total}
     outputs.write_json(
@@ -36,7 +38,8 @@ def write(
             "peak_memory_mb": round(peak_resident_memory() / 1e6, 1),
             "device": "cpu",
         }
-        | machine,
+        | machine
+        | ({"settings": settings} if settings else {}),
     )
 
 

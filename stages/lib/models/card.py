@@ -23,6 +23,7 @@ WHAT = {
     "finetune-head": "A classifier whose head was trained on a frozen encoder; both are saved here "
     "as one model.",
     "finetune-full": "A classifier with all parameters fine-tuned, encoder and head.",
+    "classifier": "A classifier on an encoder; both are saved here as one model.",
     "adapter": "A [LoRA](https://arxiv.org/abs/2106.09685) adapter with its classification head, "
     "trained on a frozen encoder, which it needs to run.",
 }

@@ -18,6 +18,7 @@ from stages.lib.report.content import (
 )
 from stages.lib.report.differences import MARGIN, Comparison, Comparisons
 from stages.lib.report.inputs import Results
+from stages.lib.report.recommendation import PUBLISHED
 
 HOLDS, FAILS = "holds", "does not hold"
 UNCLEAR, MISSING = "cannot tell", "not measured here"
@@ -225,7 +226,8 @@ def _strong_svm(full: Comparison) -> Claim:
 
 
 def _lora_wins(results: Results, comparisons: Comparisons) -> Claim:
-    published = [name for name in results.models if name not in ("lora", "lora-2e-4")]
+    # Of the published experiment's models alone, whichever others there are.
+    published = [name for name in PUBLISHED if name != "lora-2e-4"]
     by_verdict: dict[str, list[str]] = {}
     for name in published:
         by_verdict.setdefault(comparisons["lora-2e-4", name].verdict, []).append(name)

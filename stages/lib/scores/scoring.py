@@ -26,6 +26,34 @@ def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> dict
     }
 
 
+def of_predictions(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+    """The content of metrics/<name>.json, from the rows of data/predictions/<name>.csv."""
+    numbers = {name: number for number, name in enumerate(labels)}
+    return {
+        split: _rounded(
+            scores(
+                part["label"].map(numbers).to_numpy(),
+                part["prediction"].map(numbers).to_numpy(),
+                classes=len(labels),
+            )
+        )
+        for split, part in rows.groupby("split", sort=False)
+    }
+
+
+def read_predictions(name: str) -> pd.DataFrame:
+    """The rows of data/predictions/<name>.csv. Labels are text, whatever they look like."""
+    return pd.read_csv(
+        PREDICTIONS / f"{name}.csv",
+        dtype={"label": str, "prediction": str},
+        keep_default_na=False,
+    )
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 6) for key, value in values.items()}
+
+
 def write(
     name: str, labels: Sequence[str], results: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, dict[str, float]]:
@@ -39,10 +67,7 @@ def write(
     with outputs.replacing(PREDICTIONS / f"{name}.csv") as aside:
         for number, (split, (true, probabilities)) in enumerate(results.items()):
             predicted = probabilities.argmax(-1)
-            metrics[split] = {
-                key: round(value, 6)
-                for key, value in scores(true, predicted, classes=len(labels)).items()
-            }
+            metrics[split] = _rounded(scores(true, predicted, classes=len(labels)))
             # Codes, not an object a row: predictions may be many.
             table = pd.DataFrame(
                 {

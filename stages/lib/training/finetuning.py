@@ -69,6 +69,7 @@ def run(
         samples=len(splits["train"]) * settings.epochs,
         size=path,
         **parameters,
+        settings=settings.model_dump() | {"seed": common.seed},
         **precision.describe(chosen),
     )
     checkpoints.remove(name)

@@ -1,4 +1,4 @@
-"""stages.lib.encoder.extraction: [CLS] vectors of token ids, in whatever form an engine has them."""
+"""stages.lib.encoder.extraction: [CLS] vectors of token ids, in any form that an engine has."""
 
 import numpy as np
 import pytest

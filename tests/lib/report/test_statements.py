@@ -308,7 +308,7 @@ def test_duplicates_across_splits_and_imbalance_are_told(of):
 
 @pytest.mark.parametrize(
     "file",
-    ["metrics/claims.json", "metrics/costs/claims.json", "metrics/lora.json",
+    ["metrics/claims.json", "metrics/costs/claims.json", "metrics/claims.json",
      "data/predictions/lora.csv"],
 )  # fmt: skip
 def test_a_missing_file_is_named(of, tmp_path, file):
