@@ -19,7 +19,8 @@ from stages.lib.core import declarations, restoring
 from stages.lib.core.errors import InputError
 
 # As torchrun, which Accelerate uses, tells the processes that it starts.
-PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
+_WORLD_SIZE = os.environ.get("WORLD_SIZE", "1")
+PROCESSES = int(_WORLD_SIZE) if _WORLD_SIZE.isdecimal() else 1
 IS_MAIN = os.environ.get("RANK", "0") == "0"
 
 # No bars in logs. tqdm reads this when it is imported, which is after this module.
@@ -35,6 +36,8 @@ _OF_THE_MACHINE = {
     errno.EPERM,
     errno.ENOMEM,
 }
+# What PyTorch, Arrow and NumPy say, in words alone, when there is no more memory.
+_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size")
 _AGAIN = "run the same command again to go on"
 # What PyTorch says, in words alone, when the process at the other end is gone.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue failed")
@@ -51,8 +54,15 @@ def run(main: Callable[[], None]) -> None:
         _end_with_the_launcher()
     try:
         try:
+            if not _WORLD_SIZE.isdecimal():
+                raise InputError(
+                    f"environment variable WORLD_SIZE: {_WORLD_SIZE!r} is wrong: it should be a "
+                    "number of processes, as torchrun sets it"
+                )
             declarations.check_libraries()
             main()
+            # All is written: whoever ends the process now interrupts nothing.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if PROCESSES > 1:
                 # PyTorch's threads now and then abort an interpreter that ends.
                 sys.stderr.flush()
@@ -135,6 +145,8 @@ def _errno(error: BaseException | None) -> int | None:
         return int(match[1])
     if "PytorchStreamWriter failed writing" in str(error):
         return errno.ENOSPC
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+        return errno.ENOMEM
     return _errno(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
 
 
