@@ -1,7 +1,6 @@
 """Experiments with made-up outcomes, written as the stages write them, for tests of the report."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,8 +67,6 @@ def write(
     list of them, or so many of the first."""
     texts = texts or [" ".join(["word"] * (1 + row % 30)) for row in range(count)]
     numbers = np.arange(count) % len(labels)
-    # Which models there are is said there.
-    shutil.copy(Path(__file__).parents[1] / "dvc.yaml", path)
     names = np.array(labels, dtype=object)
     for folder in ("metrics/costs", "data/raw", "data/predictions"):
         (path / folder).mkdir(parents=True, exist_ok=True)

@@ -28,8 +28,8 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 }
 
 
-def run(directory: Path, tests: list[str], umask: int = -1, **environment: str) -> str:
-    """Run tests in a copy of the project; gives the last line of what pytest printed."""
+def run(directory: Path, tests: list[str], umask: int = -1, **environment: str) -> tuple[bool, str]:
+    """Run tests in a copy of the project; gives whether they passed, and what to print of them."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=directory,
@@ -41,27 +41,29 @@ def run(directory: Path, tests: list[str], umask: int = -1, **environment: str) 
         encoding="utf-8",
         check=False,
     )
-    lines = done.stdout.strip().splitlines()
+    lines = done.stdout.strip().splitlines() or ["nothing was printed"]
     failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
-    return "\n".join([lines[-1], *failed]) if done.returncode else lines[-1]
+    return done.returncode == 0, "\n".join([lines[-1], *failed])
 
 
 def main() -> None:
-    results = {}
+    passed = []
+
+    def report(name: str, result: tuple[bool, str]) -> None:
+        passed.append(result[0])
+        print(f"{name}: {result[1]}", flush=True)
+
     for name, environment in ENVIRONMENTS.items():
-        results[name] = run(ROOT, QUICK, **environment)
-        print(f"{name}: {results[name]}", flush=True)
-    results["umask 077"] = run(ROOT, QUICK, umask=0o077)
-    print(f"umask 077: {results['umask 077']}", flush=True)
+        report(name, run(ROOT, QUICK, **environment))
+    report("umask 077", run(ROOT, QUICK, umask=0o077))
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent) / "a folder of Zoë's, новый"
         ignored = shutil.ignore_patterns(".venv", "data", "tmp", "__pycache__", "cache")
         shutil.copytree(ROOT, copy, ignore=ignored)
         whole = "tests/test_dag.py::test_all_stages_ran_and_nothing_is_left_to_do"
         name = "a path with spaces and non-ASCII letters"
-        results[name] = run(copy, [*QUICK, whole], TMPDIR=str(copy))
-        print(f"{name}: {results[name]}")
-    sys.exit(any("\n" in result for result in results.values()))
+        report(name, run(copy, [*QUICK, whole], TMPDIR=str(copy)))
+    sys.exit(not all(passed))
 
 
 if __name__ == "__main__":

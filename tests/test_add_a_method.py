@@ -1,15 +1,11 @@
 """The recipe of CONTRIBUTING.md for a new method, performed."""
 
-import csv
 import re
-import sys
 
 import pandas as pd
 import pytest
 from conftest import ROOT
 from test_dag import stages_run
-
-from commands import predict
 
 
 def blocks():
@@ -37,9 +33,7 @@ def with_bitfit(after):
     return after
 
 
-def test_the_method_is_trained_and_is_everywhere_and_nothing_else_runs(
-    with_bitfit, monkeypatch, capsys
-):
+def test_the_method_is_trained_and_is_everywhere_and_nothing_else_runs(with_bitfit, monkeypatch):
     done = with_bitfit.dvc("repro")
     assert stages_run(done) == ["bitfit", "cards", "report"]
     monkeypatch.chdir(with_bitfit.path)
@@ -53,9 +47,7 @@ def test_the_method_is_trained_and_is_everywhere_and_nothing_else_runs(
         assert "bitfit" in set(rows["model"])
     assert "bitfit" in with_bitfit.dvc("metrics", "show").stdout
     assert "| lr | 0.001 |" in (with_bitfit.path / "data/cards/bitfit.md").read_text()
-    capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", ["predict", "--model", "bitfit", "a great film"])
-    predict.main()
-    ((label, probability),) = csv.reader(capsys.readouterr().out.splitlines(), delimiter="\t")
+    done = with_bitfit.run("python", "-m", "commands.predict", "--model", "bitfit", "a great film")
+    label, probability = done.stdout.rstrip("\n").split("\t")
     assert label in ("negative", "positive")
     assert 0.5 <= float(probability) <= 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
 from transformers import AutoTokenizer, pipeline
 
 from commands import predict
@@ -76,7 +77,7 @@ def test_the_readmes_code_works(here, capsys, monkeypatch, tmp_path):
     # As the README has them, on a file of that name.
     monkeypatch.chdir(here.copy(tmp_path / "copy").path)
     Path("reviews.csv").write_text("text\na great film\n")
-    commands = re.findall(r"\$ python -m stages\.predict (.*)", section)
+    commands = re.findall(r"\$ python -m commands\.predict (.*)", section)
     assert len(commands) == 2
     for command in commands:
         monkeypatch.setattr(sys, "argv", ["predict", *shlex.split(command)])
@@ -175,3 +176,14 @@ def test_more_than_two_labels_are_named_and_their_scores_are_means():
     assert "one of the labels `bad`, `so-so`, `good`" in found.text
     assert "(macro)" in found.text
     assert "id2label={0: 'bad', 1: 'so-so', 2: 'good'}" in found.text
+
+
+@pytest.mark.parametrize(
+    "label", ["a`<img src=x onerror=alert(1)>`b", "``x``<b>", "a\n\n<script>alert(1)</script>"]
+)
+def test_a_label_never_becomes_html(label):
+    local = provenance("local", "", "")
+    found = written(reviews=local, backbone=local, labels=("fair", label))
+    page = MarkdownIt("commonmark", {"html": True}).render(found.text)
+    assert not re.search("<(img|script|b)\\b", page)
+    assert page.count("&lt;") >= 2

@@ -74,10 +74,12 @@ def test_two_processes_train_as_one(one_and_two, model):
     losses = curve(one, model, "train/loss")
     assert len(losses) == 20 * 2
     assert min(losses) < 0.5 < max(losses)
+    precision = one.read(f"metrics/costs/{model}.json")["precision"]
     for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss"):
-        tolerance = TOLERANCE[one.read(f"metrics/costs/{model}.json")["precision"]]
-        assert curve(two, model, name) == pytest.approx(curve(one, model, name), abs=tolerance)
-    assert two.read(f"metrics/{model}.json") == one.read(f"metrics/{model}.json")
+        expected = pytest.approx(curve(one, model, name), abs=TOLERANCE[precision])
+        assert curve(two, model, name) == expected
+    if precision == "fp32":
+        assert two.read(f"metrics/{model}.json") == one.read(f"metrics/{model}.json")
 
 
 def test_costs_tell_the_number_of_processes(one_and_two):

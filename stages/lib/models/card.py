@@ -1,7 +1,9 @@
 """The model card, README.md of a model on the Hub, with the Hub's metadata
 (https://huggingface.co/docs/hub/model-cards). The same run gives the same bytes."""
 
+import html
 import json
+import re
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -150,7 +152,7 @@ def _text(
         max_length=data["max_length"],
     )
     f1 = (
-        f"F1, precision and recall are of `{labels[1]}`."
+        f"F1, precision and recall are of {_code(labels[1])}."
         if len(labels) == 2
         else "F1, precision and recall are means over the labels (macro)."
     )
@@ -159,7 +161,7 @@ def _text(
 # {name}
 
 {WHAT.get(name) or WHAT[kind]} It gives a review one of the labels \
-{", ".join(f"`{label}`" for label in labels)}.
+{", ".join(map(_code, labels))}.
 
 - **Encoder:** {_encoder(backbone)}
 - **Reviews:** {_reviews(data["reviews"])}
@@ -243,4 +245,16 @@ def _elsewhere(kind: registry.Kind, backbone: dict[str, Any]) -> str:
 
 def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
     lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return html.escape(" ".join(str(value).split()), quote=False).replace("|", "\\|")
+
+
+def _code(text: str) -> str:
+    """A code span of any text: its fence is longer than every run of backticks in the text
+    (https://spec.commonmark.org/0.31.2/#code-spans)."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"

@@ -7,12 +7,15 @@ from typing import Literal
 from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
 
+# This project's own, whatever the working directory is.
+DECLARED = Path(__file__).parents[3] / "dvc.yaml"
+
 Kind = Literal["svm", "adapter", "classifier"]
 
 
 def names() -> tuple[str, ...]:
     """The models in the order of dvc.yaml, which lists each as an artifact of its stage's name."""
-    return tuple(declarations.read_yaml("dvc.yaml")["artifacts"])
+    return tuple(declarations.read_yaml(str(DECLARED))["artifacts"])
 
 
 def kind(directory: Path) -> Kind:
