@@ -181,11 +181,11 @@ def stored(s3: Any) -> dict[str, str]:
 
 
 class Wire:
-    """A port that leads to another, and stops in the middle of a file after so many bytes there."""
+    """A port that leads to another and stops in the middle of a file once `enough` is true."""
 
-    def __init__(self, to: int, limit: int) -> None:
+    def __init__(self, to: int, enough: Callable[[], bool]) -> None:
         self.stopped = threading.Event()
-        self._to, self._limit, self._gone = to, limit, 0
+        self._to, self._enough = to, enough
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -212,9 +212,8 @@ class Wire:
     def _forward(self, data: bytes) -> bytes:
         if self.stopped.is_set():
             return b""
-        self._gone += len(data)
-        # Questions are short: what fills the buffer is of a file.
-        if self._gone > self._limit and len(data) == 4096:
+        # Questions are short: what fills the buffer is part of a file.
+        if len(data) == 4096 and self._enough():
             self.stopped.set()
             return data[:2048]
         return data
