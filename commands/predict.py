@@ -79,16 +79,17 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     directory = find_model(args.model)
-    check_output(args.output)
+    check_output(args.output, args.file)
     chunks = read(args.texts, args.file, args.text_column)
     first = next(chunks, None)
     if first is None:
         raise InputError(f"{args.file or 'standard input'}: no texts in it")
-    from stages.lib.encoder import precision
-    from stages.lib.models import prediction
-
-    model = prediction.load(directory, precision.resolve(args.precision, "--precision"))
+    # Opened before the model is loaded, so that what cannot be written is known at once.
     with opened(args.output) as write:
+        from stages.lib.encoder import precision
+        from stages.lib.models import prediction
+
+        model = prediction.load(directory, precision.resolve(args.precision, "--precision"))
         predict(model, itertools.chain([first], chunks), write)
 
 
@@ -107,17 +108,25 @@ def find_model(name: str) -> Path:
     raise InputError(f"--model {name}: no such model or directory; the models are {known}")
 
 
-def check_output(path: Path | None) -> None:
-    """Raise InputError unless the file can have predictions."""
+def check_output(path: Path | None, source: str | None) -> None:
+    """Raise InputError unless the file can have the predictions of the texts in `source`."""
+    if path is None and sys.stdout is None:
+        raise InputError("standard output is closed: --output names a file to write instead")
     if path and path.suffix not in (".csv", ".jsonl"):
         raise InputError(f"--output {path}: it should end in .csv or .jsonl")
     if path and path.is_dir():
         raise InputError(f"--output {path}: it is a directory")
+    if path and path.parent.exists() and not path.parent.is_dir():
+        raise InputError(f"--output {path}: {path.parent} is not a directory")
+    if path and source and path.exists() and Path(source).exists() and path.samefile(source):
+        raise InputError(f"--output {path}: it is the file of --file, which would be lost")
 
 
 def read(given: list[str], file: str | None, column: str | None) -> Iterator[list[str]]:
     """The texts in chunks. Raises InputError for what cannot be read."""
     if not given:
+        if (file or texts.STDIN) == texts.STDIN and sys.stdin is None:
+            raise InputError("standard input is closed: give texts, or --file")
         if file is None and sys.stdin.isatty():
             raise InputError("no texts: give some, or --file, or standard input (--file -)")
         return texts.chunks(file or texts.STDIN, column)
@@ -157,19 +166,22 @@ def opened(path: Path | None) -> Iterator[Write]:
         yield lambda rows: show(rows, sys.stdout)
         return
     write = {".csv": write_csv, ".jsonl": write_jsonl}[path.suffix]
-    with (
-        outputs.replacing(path) as aside,
-        aside.open("w", encoding="utf-8", newline="") as file,
-    ):
-        if path.suffix == ".csv":
-            csv.writer(file, lineterminator="\n").writerow(COLUMNS)
-        yield lambda rows: write(rows, file)
+    with outputs.replacing(path) as aside:
+        try:
+            file = aside.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise InputError(f"--output {path}: {str(error.strerror).lower()}") from None
+        with file:
+            if path.suffix == ".csv":
+                csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+            yield lambda rows: write(rows, file)
 
 
 def show(rows: list[Row], file: TextIO) -> None:
-    """A label and its probability a line."""
+    """A line with label and probability for each text, safe for a terminal."""
     for _, label, score in rows:
-        file.write(f"{label or ''}\t{'' if score is None else f'{score:.6f}'}\n")
+        name = stage.printable(label or "")
+        file.write(f"{name}\t{'' if score is None else f'{score:.6f}'}\n")
     file.flush()
 
 

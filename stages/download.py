@@ -99,9 +99,16 @@ def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in provenance.items() if key != "path"}
 
 
+def _place(backbone: Backbone, provenance: dict[str, Any]) -> str:
+    """Where the user finds the backbone's files."""
+    if provenance["source"] == "local":
+        return f"backbone.path: {backbone.path}"
+    name = provenance.get("repository", provenance.get("package"))
+    return f"source {provenance['source']}: {name}"
+
+
 def main() -> None:
     p = params.load("source", "dataset", "backbone")
-
     particular = only_on_the_hub(p.dataset, p.backbone)
     splits, labels, reviews_from = get_reviews(p.dataset, p.source, particular)
     for key in ("split", "unlabelled"):
@@ -112,6 +119,12 @@ def main() -> None:
 
     with outputs.replacing_directory(BACKBONE) as directory:
         backbone_from = get_backbone(p.backbone, p.source, particular, directory)
+        # It imports torch, for which no mistake before it should wait.
+        from stages.lib.encoder import compatibility
+
+        for warning in compatibility.check(directory, _place(p.backbone, backbone_from)):
+            print(f"warning: {warning}", file=sys.stderr)
+        params.check_targets(directory)
         manifest.write(directory, _lasting(backbone_from))
     with outputs.replacing_directory(RAW) as directory:
         for name, split in splits.items():
@@ -122,6 +135,8 @@ def main() -> None:
         if count:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "
                   "be too high", file=sys.stderr)  # fmt: skip
+    if count := facts["train"]["conflicting_labels"]:
+        print(f"warning: {count} texts are in train with different labels", file=sys.stderr)
     outputs.write_json(METRICS, {"reviews": reviews_from, "backbone": backbone_from} | facts)
 
 

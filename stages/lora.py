@@ -16,7 +16,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from stages.lib.core import stage
-from stages.lib.core.errors import InputError
 from stages.lib.schema import params
 
 if TYPE_CHECKING:
@@ -38,22 +37,13 @@ AUTO = {
 def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
     """`model` with adapters of LoRA (https://arxiv.org/abs/2106.09685) on the targets.
 
-    The head is trained and saved whole beside them. Raises InputError when the backbone has no
-    layer of a target's name.
+    The head is trained and saved whole beside them.
     """
     from peft import LoraConfig, TaskType, get_peft_model
-    from torch.nn import Linear
 
     from stages.lib.training import classifier
 
     targets = AUTO[model.config.model_type] if settings.targets == "auto" else settings.targets
-    modules = model.base_model.named_modules()
-    linear = {name.rpartition(".")[2] for name, m in modules if isinstance(m, Linear)}
-    if missing := sorted(set(targets) - linear):
-        raise InputError(
-            f"params.yaml: lora targets: the backbone has no {missing[0]!r}; "
-            f"it has {', '.join(sorted(linear))}"
-        )
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=settings.r,

@@ -28,10 +28,9 @@ CHUNK = 2048
 
 def chunks(path: Path) -> Iterator[tuple[list[str], list[int]]]:
     """Texts and labels of a split, some at a time."""
-    import pyarrow.parquet as pq
+    from stages.lib.core import parquet
 
-    # Read ahead, row groups would stay in memory until the last of them.
-    with pq.ParquetFile(path, pre_buffer=False) as file:
+    with parquet.opened(path) as file:
         for batch in file.iter_batches(CHUNK, columns=["text", "label"]):
             yield batch["text"].to_pylist(), batch["label"].to_pylist()
 

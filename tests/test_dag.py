@@ -220,7 +220,7 @@ def test_push_and_pull_give_another_clone_everything_without_a_run(after, tmp_pa
         (
             {"lora__targets": ["query"]},
             "lora",
-            "params.yaml: lora targets: the backbone has no 'query'; it has k_lin, lin1, lin2, "
+            "params.yaml: lora.targets: the backbone has no 'query'; it has k_lin, lin1, lin2, "
             "out_lin, q_lin, v_lin",
         ),
         (

@@ -80,7 +80,7 @@ def test_pinned_libraries_are_those_that_are_installed_by_requirements_txt():
     assert {name: pinned[name] for name in LIBRARIES} == LIBRARIES
 
 
-@pytest.mark.parametrize("name", ["download", "svm", "report"])
+@pytest.mark.parametrize("name", ["svm", "report"])
 def test_stages_that_compute_no_tensors_never_import_torch(name):
     """It takes seconds."""
     assert "torch" not in used(name).libraries | used(name).modules

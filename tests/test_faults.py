@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 
+import psutil
 import pytest
 import soak
 from conftest import ROOT, Project, run_here
@@ -306,3 +307,42 @@ def test_a_bug_keeps_its_traceback(after):
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "ZeroDivisionError" in done.stderr
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+@pytest.mark.parametrize(
+    ("stage", "file"),
+    [
+        ("svm", "data/features/train.parquet"),
+        ("finetune_head", "data/features/test.parquet"),
+        ("finetune_full", "data/tokenized/train.parquet"),
+        ("extract_cls_features", "data/tokenized/train.parquet"),
+        ("tokenize", "data/raw/test.parquet"),
+    ],
+)
+def test_data_of_an_earlier_stage_that_are_broken_are_named(after, damage, stage, file):
+    path = after.path / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    (line,) = error_lines(after.run("python", "-m", f"stages.{stage}", check=False))
+    assert line.startswith(f"error: {file}: ")
+
+
+def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):
+    before = snapshot(after)
+    after.set(lora__epochs=400)
+    dvc = soak.start(after, "lora")
+    deadline = time.monotonic() + 120
+    while not list(after.path.glob("tmp/checkpoints/lora/*/checkpoint-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    stages = psutil.Process(dvc.pid).children(recursive=True)
+    assert stages
+    assert not (after.path / "data/models/lora").exists()
+    dvc.terminate()
+    _, alive = psutil.wait_procs(stages, timeout=30)
+    assert not alive
+    after.set(lora__epochs=2)
+    assert snapshot(after) == before

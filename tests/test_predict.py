@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -213,6 +214,14 @@ def test_bf16_is_close_to_fp32(run):
         (["--model", "svm"], "standard input: no texts in it"),
         (["--model", "svm", GOOD, "--file", "-"], "texts and --file: give one of them"),
         (["--model", "svm", "data/predictions/svm.csv"], "is a file: --file data/predictions/svm"),
+        (
+            ["--model", "svm", "--file", "params.csv", "--output", "./params.csv"],
+            "--output params.csv: it is the file of --file, which would be lost",
+        ),
+        (
+            ["--model", "svm", GOOD, "--output", "dvc.yaml/out.csv"],
+            "--output dvc.yaml/out.csv: dvc.yaml is not a directory",
+        ),
         (["--model", "svm", GOOD, "--output", "out.txt"], "it should end in .csv or .jsonl"),
         (["--model", "data/raw", GOOD], "data/raw: not a model: no config.json or adapter_config"),
         (["--model", "data/backbone", GOOD], "data/backbone: no trained classifier"),
@@ -223,7 +232,11 @@ def test_bf16_is_close_to_fp32(run):
     ],
     ids=lambda value: " ".join(value[1:]) if isinstance(value, list) else "",
 )
-def test_a_wrong_input_is_one_line(run, monkeypatch, args, message):
+def test_a_wrong_input_is_one_line(run, here, tmp_path, monkeypatch, args, message):
+    if "params.csv" in args:
+        monkeypatch.chdir(tmp_path)
+        Path("params.csv").write_text(f"text\n{GOOD}\n")
+        args = [str(here.path / "data/models/svm") if arg == "svm" else arg for arg in args]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError) as error:
         run(*args)
@@ -295,6 +308,36 @@ def test_an_interrupt_ends_it_quietly(here, tmp_path):
         process.send_signal(signal.SIGINT)
         assert process.stderr.read() == b""
     assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("--model svm --output OUT", "standard input is closed: give texts, or --file"),
+        ("--model svm a", "standard output is closed: --output names a file to write instead"),
+        (f"--model {'m' * 300} a", f"{'m' * 300}: file name too long"),
+        (f"--model svm a --output {'o' * 300}.csv", "file name too long"),
+        ("--model svm a --output /proc/o.csv", "--output /proc/o.csv: no such file or directory"),
+    ],
+)
+def test_closed_streams_and_places_that_cannot_be_are_one_line(here, tmp_path, command, line):
+    closed = "<&-" if "input" in line else ">&-" if "standard output" in line else ""
+    command = command.replace("OUT", f"{tmp_path}/out.csv")
+    # Torch takes seconds: whatever is wrong here is known before it is imported.
+    spy = "import sys; sys.modules['torch'] = None; from commands import predict; "
+    spy += f"sys.argv[1:] = {command.split()!r}; predict.stage.run(predict.quietly)"
+    (tmp_path / "spy.py").write_text(spy)
+    done = here.run("bash", "-c", f"PYTHONPATH=. python {tmp_path}/spy.py {closed}", check=False)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.startswith("error: ")
+    assert line in said
+
+
+def test_a_label_cannot_command_the_terminal():
+    out = io.StringIO()
+    predict.show([("a", "good\x1b[2J\nbad\t", 0.5)], out)
+    assert out.getvalue() == "good\\x1b[2J bad\t0.500000\n"
 
 
 def test_a_mistake_is_said_before_torch_is_imported(here):

@@ -21,6 +21,7 @@ from stages.lib.core.errors import InputError
 # As torchrun, which Accelerate uses, tells the processes that it starts.
 _WORLD_SIZE = os.environ.get("WORLD_SIZE", "1")
 PROCESSES = int(_WORLD_SIZE) if _WORLD_SIZE.isdecimal() else 1
+_PARENT = os.getppid()
 IS_MAIN = os.environ.get("RANK", "0") == "0"
 
 # No bars in logs. tqdm reads this when it is imported, which is after this module.
@@ -35,12 +36,23 @@ _OF_THE_MACHINE = {
     errno.EACCES,
     errno.EPERM,
     errno.ENOMEM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.ENOTDIR,
+    errno.EISDIR,
 }
 # What PyTorch, Arrow and NumPy say, in words alone, when there is no more memory.
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size")
 _AGAIN = "run the same command again to go on"
 # What PyTorch says, in words alone, when the process at the other end is gone.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue failed")
+
+
+# Characters of a message: more of a user's text than this helps nobody.
+_LONGEST = 1000
 
 
 class _Terminated(BaseException):
@@ -50,10 +62,10 @@ class _Terminated(BaseException):
 def run(main: Callable[[], None]) -> None:
     """Run `main`, the whole of a stage."""
     signal.signal(signal.SIGTERM, _terminate)
-    if PROCESSES > 1:
-        _end_with_the_launcher()
     try:
         try:
+            if PROCESSES > 1 or "DVC_STAGE" in os.environ:
+                _end_with_the_parent()
             if not _WORLD_SIZE.isdecimal():
                 raise InputError(
                     f"environment variable WORLD_SIZE: {_WORLD_SIZE!r} is wrong: it should be a "
@@ -102,11 +114,13 @@ def _ended() -> str:
     return f"one of the {PROCESSES} processes died or was told to end; {_AGAIN}"
 
 
-def _end_with_the_launcher() -> None:
-    """Have Linux send SIGTERM when the launcher dies, whose processes would train on without it."""
+def _end_with_the_parent() -> None:
+    """Have Linux send SIGTERM when DVC or the launcher dies: the stage would go on without it."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.getppid() != _PARENT:
+            raise _Terminated
 
 
 def _is_first() -> bool:
@@ -150,9 +164,20 @@ def _errno(error: BaseException | None) -> int | None:
     return _errno(error.__cause__ or (None if error.__suppress_context__ else error.__context__))
 
 
+def printable(text: str) -> str:
+    """`text` as one line of at most 1,000 characters that tells the terminal nothing.
+
+    Where it is longer the middle is left out; control characters are written as Python does.
+    """
+    line = " ".join(text.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
 def _stop(message: str, status: int = 1) -> None:
     name = os.environ.get("DVC_STAGE", "")
     if not _is_first():
         sys.exit(status)
-    print(f"error: {name + ': ' if name else ''}{' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {name + ': ' if name else ''}{printable(message)}", file=sys.stderr)
     sys.exit(status)

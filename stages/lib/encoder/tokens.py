@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch.utils.data import Dataset
 
+from stages.lib.core import parquet
 from stages.lib.core.paths import TOKENIZED
 from stages.lib.encoder import batches
 
@@ -50,17 +50,19 @@ class Tokens(Dataset):
 
 def load(split: str) -> Tokens:
     """A split of data/tokenized."""
-    return _tensors(pq.read_table(TOKENIZED / f"{split}.parquet"))
+    with parquet.opened(TOKENIZED / f"{split}.parquet") as file:
+        return _tensors(file.read())
 
 
 def count(split: str) -> int:
     """Reviews in a split of data/tokenized."""
-    return pq.read_metadata(TOKENIZED / f"{split}.parquet").num_rows
+    with parquet.opened(TOKENIZED / f"{split}.parquet") as file:
+        return file.metadata.num_rows
 
 
 def chunks(split: str, rows: int) -> Iterator[Tokens]:
     """A split of data/tokenized in pieces of at most `rows` reviews, read one after the other."""
-    with pq.ParquetFile(TOKENIZED / f"{split}.parquet", pre_buffer=False) as file:
+    with parquet.opened(TOKENIZED / f"{split}.parquet") as file:
         for batch in file.iter_batches(rows):
             yield _tensors(pa.Table.from_batches([batch]))
 

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.parquet as pq
 
+from stages.lib.core import parquet
 from stages.lib.core.errors import InputError
 
 READ = pa.schema([("text", pa.string()), ("label", pa.string())])
@@ -44,8 +44,7 @@ def _named(path: Path, tables: Tables) -> Tables:
 
 
 def _read_parquet(path: Path, text: str, label: str) -> Tables:
-    # Neither reads ahead nor a whole row group, which may be the whole file.
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+    with parquet.opened(path) as file:
         _check_columns(file.schema_arrow.names, str(path), text, label)
         for batch in file.iter_batches(ROWS, columns=[text, label]):
             yield pa.Table.from_batches([batch])
@@ -82,9 +81,11 @@ def _read_jsonl(path: Path, text: str, label: str) -> Tables:
     for row, line in enumerate(_lines(path), start=1):
         where = f"{path}: row {row}"
         try:
-            content = json.loads(line.decode("utf-8-sig"))
+            content = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_once)
         except UnicodeDecodeError:
             raise InputError(f"{where}: not UTF-8") from None
+        except _TwiceError as error:
+            raise InputError(f"{where}: the key {error.args[0]!r} is there twice") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not JSON: {error}") from None
         if not isinstance(content, dict):
@@ -96,6 +97,18 @@ def _read_jsonl(path: Path, text: str, label: str) -> Tables:
             yield _json_table(texts, labels, columns, path, text, label)
             texts, labels = [], []
     yield _json_table(texts, labels, columns, path, text, label)
+
+
+class _TwiceError(Exception):
+    """A key of a JSON object that is there twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return content
 
 
 def _lines(path: Path) -> Iterator[bytes]:

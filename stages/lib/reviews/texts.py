@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from stages.lib.core import parquet
 from stages.lib.core.errors import InputError
 
 SUFFIXES = (".txt", ".csv", ".parquet")
@@ -101,27 +101,23 @@ def _place(column: str | None, columns: list[str], name: str) -> int:
         hint = "" if column else "; choose one with --text-column"
         found = ", ".join(columns) or "none"
         raise InputError(f"{name}: no column '{wanted}'; the columns are: {found}{hint}")
+    if columns.count(wanted) > 1:
+        raise InputError(f"{name}: more than one column '{wanted}'")
     return columns.index(wanted)
 
 
 def _parquet(source: str, name: str, column: str | None) -> Iterator[str]:
-    try:
-        with pq.ParquetFile(source, pre_buffer=False) as file:
-            schema = file.schema_arrow
-            field = schema.field(_place(column, schema.names, name))
-            kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise InputError(f"{name}: column '{field.name}' holds {kind}, expected text")
-            row = 0
-            for batch in file.iter_batches(CHUNK, columns=[field.name]):
-                for value in batch.column(0):
-                    row += 1
-                    try:
-                        yield value.as_py() or ""
-                    except UnicodeDecodeError:
-                        raise InputError(f"{name}: row {row}: not UTF-8") from None
-    except (pa.ArrowException, OSError) as error:
-        # Arrow's OSError has no number where the content is to blame.
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise InputError(f"{name}: cannot be read as parquet: {error}") from None
+    with parquet.opened(source) as file:
+        schema = file.schema_arrow
+        field = schema.field(_place(column, schema.names, name))
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+            raise InputError(f"{name}: column '{field.name}' holds {kind}, expected text")
+        row = 0
+        for batch in file.iter_batches(CHUNK, columns=[field.name]):
+            for value in batch.column(0):
+                row += 1
+                try:
+                    yield value.as_py() or ""
+                except UnicodeDecodeError:
+                    raise InputError(f"{name}: row {row}: not UTF-8") from None

@@ -6,14 +6,18 @@ slow starts; a stage gets only the sections that it names.
 
 import difflib
 import re
+import reprlib
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
+import safetensors
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
+from stages.lib.core.paths import BACKBONE
 
 PATH = "params.yaml"
 
@@ -22,6 +26,9 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(gt=0)]
 Name = Annotated[str, Field(min_length=1)]
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 80
 
 
 def _dashed(name: str) -> str:
@@ -119,27 +126,59 @@ class Params(BaseModel):
     lora: Lora
 
 
-def load(*sections: str) -> SimpleNamespace:
-    """The named sections of params.yaml, as attributes (dashes as underscores).
+def load(*sections: str) -> Params:
+    """The named sections of params.yaml, as attributes (dashes as underscores), and no others.
 
     Raises InputError for any mistake in params.yaml, and for a section that dvc.yaml does not
     declare for the running stage.
     """
     params = parse(declarations.read_yaml(PATH))
     declarations.check_declared(sections)
+    # Who reads where the backbone is to come from replaces it, and checks when it is there.
+    if "backbone" not in sections and (BACKBONE / "model.safetensors").is_file():
+        check_targets(BACKBONE)
     names = [name.replace("-", "_") for name in sections]
-    return SimpleNamespace(**{name: getattr(params, name) for name in names})
+    return cast(Params, SimpleNamespace(**{name: getattr(params, name) for name in names}))
+
+
+def check_targets(backbone: Path) -> None:
+    """Raise InputError when a section of params.yaml puts adapters where `backbone` has no layer.
+
+    Every stage calls it, so that a misspelt name stops the run before anything slow starts.
+    """
+    params = parse(declarations.read_yaml(PATH))
+    with safetensors.safe_open(backbone / "model.safetensors", "numpy") as weights:
+        layers = {
+            name.removesuffix(".weight").rpartition(".")[2]
+            for name in weights.keys()  # noqa: SIM118
+            if name.endswith(".weight")
+            and "embeddings" not in name
+            and len(weights.get_slice(name).get_shape()) == 2
+        }
+    for name, section in params:
+        if isinstance(section, Lora) and section.targets != "auto":
+            for target in section.targets:
+                if target not in layers:
+                    raise InputError(
+                        f"{PATH}: {_dashed(name)}.targets: the backbone has no {target!r}; it has "
+                        f"{', '.join(sorted(layers))}"
+                    )
 
 
 def parse(content: Any) -> Params:
     """Validate the content of params.yaml; raises InputError with the first mistake."""
     if not isinstance(content, dict):
-        raise InputError(f"{PATH}: expected sections such as 'seed: 0', got {content!r}")
+        raise InputError(f"{PATH}: expected sections such as 'seed: 0', got {shown(content)}")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{PATH}: {_describe(first, content)}") from None
+
+
+def shown(value: Any) -> str:
+    """The value as Python writes it, with the middle left out where it is long."""
+    return _SHORT.repr(value)
 
 
 def _describe(error: dict[str, Any], content: dict[str, Any]) -> str:
@@ -153,9 +192,9 @@ def _describe(error: dict[str, Any], content: dict[str, Any]) -> str:
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
         return f"{name}: unknown parameter; {hint}"
     if error["type"] == "model_type":
-        return f"{name}: {error['input']!r} is wrong: it should be a section with parameters"
+        return f"{name}: {shown(error['input'])} is wrong: it should be a section with parameters"
     message = re.sub("^(Input|List|String) ", "", error["msg"])
-    return f"{name}: {error['input']!r} is wrong: it {message}"
+    return f"{name}: {shown(error['input'])} is wrong: it {message}"
 
 
 def _known_names(path: tuple[str | int, ...]) -> list[str]:

@@ -1,7 +1,6 @@
 """What finetune-full and the LoRA stages share: training on token ids, saving, scoring."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 from transformers import PreTrainedModel, set_seed
@@ -9,7 +8,7 @@ from transformers import PreTrainedModel, set_seed
 from stages.lib.core import costs, manifest, outputs
 from stages.lib.core.paths import BACKBONE, MODELS, SPLITS, TOKENIZED
 from stages.lib.encoder import first_token, inference, precision, processes, tokens
-from stages.lib.schema.params import Training
+from stages.lib.schema.params import Params, Training
 from stages.lib.scores import scoring
 from stages.lib.training import checkpoints, classifier, dropout, trainer
 
@@ -17,7 +16,7 @@ from stages.lib.training import checkpoints, classifier, dropout, trainer
 def run(
     name: str,
     settings: Training,
-    common: SimpleNamespace,
+    common: Params,
     adapt: Callable[[PreTrainedModel], PreTrainedModel] = lambda model: model,
 ) -> None:
     """Train, save and score the model of the stage `name`.

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from stages.lib.core import parquet
 from stages.lib.core.paths import FEATURES
 
 # Few enough to hold several times over, enough for fast matrix products.
@@ -30,14 +31,14 @@ def writing(path: Path, dim: int) -> Iterator[Callable[[np.ndarray, np.ndarray],
 
 def count(split: str) -> int:
     """Reviews in a split."""
-    return pq.read_metadata(FEATURES / f"{split}.parquet").num_rows
+    with parquet.opened(FEATURES / f"{split}.parquet") as file:
+        return file.metadata.num_rows
 
 
 def blocks(split: str, rows: int = ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """As `load`, at most `rows` reviews after another: for what does not fit into memory."""
-    # Neither ahead nor by threads, whose memory would stay until the last row group.
-    path = FEATURES / f"{split}.parquet"
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+    with parquet.opened(FEATURES / f"{split}.parquet") as file:
+        # Without threads, whose memory would stay until the last row group.
         for batch in file.iter_batches(rows, use_threads=False):
             cls = batch["cls"].flatten().to_numpy().reshape(len(batch), -1)
             yield cls, batch["label"].to_numpy()
@@ -45,7 +46,8 @@ def blocks(split: str, rows: int = ROWS) -> Iterator[tuple[np.ndarray, np.ndarra
 
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """The vectors (float32 [reviews, dim]) and labels (int64 [reviews]) of a split."""
-    dim = pq.read_schema(FEATURES / f"{split}.parquet").field("cls").type.list_size
+    with parquet.opened(FEATURES / f"{split}.parquet") as file:
+        dim = file.schema_arrow.field("cls").type.list_size
     cls = np.empty((count(split), dim), np.float32)
     labels = np.empty(len(cls), np.int64)
     end = 0

@@ -1,6 +1,5 @@
 """stages.lib.encoder.backbone: the line for each backbone that cannot be used."""
 
-import json
 import shutil
 
 import pytest
@@ -43,25 +42,3 @@ def test_weights_that_are_not_finite_are_refused(directory):
 
     change_weights(directory, change)
     assert fails(directory) == "hidden states are not finite: the weights are broken"
-
-
-def test_missing_weights_are_named(directory):
-    def change(weights):
-        del weights["transformer.layer.1.ffn.lin1.bias"]
-        del weights["transformer.layer.1.ffn.lin1.weight"]
-
-    change_weights(directory, change)
-    assert fails(directory) == "the weights lack transformer.layer.1.ffn.lin1.bias and 1 more"
-
-
-def test_a_tokenizer_that_does_not_fit_the_embedding_is_refused(directory):
-    path = directory / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    vocabulary = tokenizer["model"]["vocab"]
-    rows = len(vocabulary)
-    vocabulary["surplus"] = rows
-    path.write_text(json.dumps(tokenizer))
-    assert fails(directory) == (
-        f"the tokenizer has {rows + 1} tokens but the embedding has {rows} rows; "
-        "they do not belong together"
-    )

@@ -62,6 +62,7 @@ def test_reading_goes_no_further_than_asked(tmp_path, monkeypatch):
         ("a.txt", b"a\n\xff\n", "line 2: not UTF-8"),
         ("a.csv", b"text\n\xff\n", "line 2: not UTF-8"),
         ("a.csv", b"a,b\n1,2\n", "no column 'text'; the columns are: a, b; choose one with"),
+        ("a.csv", b"text,text\n1,2\n", "more than one column 'text'"),
         ("a.csv", b"text,b\n1\n", "line 2: the header has 2 fields, this has 1"),
         ("a.csv", b'text\n"a\n', "line 2: not CSV: unexpected end of data"),
         ("a.parquet", b"PAR", "cannot be read as parquet"),

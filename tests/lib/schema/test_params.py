@@ -1,6 +1,7 @@
 """stages.lib.schema.params: the schema, and the line that a user sees for each mistake."""
 
 import copy
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -39,6 +40,11 @@ def change(content, path, value):
     [
         ("lora.lr", "fast", "lora.lr: 'fast' is wrong: it should be a valid number"),
         ("lora.lr", "2e-4", "lora.lr: '2e-4' is wrong: it should be a valid number"),
+        (
+            "lora.lr",
+            "a" * 20_000,
+            f"lora.lr: '{'a' * 37}...{'a' * 38}' is wrong: it should be a valid number",
+        ),
         ("lora.lr", -1.0, "lora.lr: -1.0 is wrong: it should be greater than 0"),
         ("lora.lr", float("nan"), "lora.lr: nan is wrong: it should be a finite number"),
         ("lora.lr", None, "lora.lr: None is wrong: it should be a valid number"),
@@ -223,3 +229,21 @@ def test_the_published_pair_differs_in_the_learning_rate_alone(content):
         "dropout": 0.1,
         "targets": "auto",
     }
+
+
+def test_adapters_go_only_where_the_backbone_has_layers(miniature, tmp_path, monkeypatch):
+    """Any stage says so, before it starts, of any section."""
+    content = declarations.read_yaml("params.yaml")
+    content["lora-2e-4"]["targets"] = ["q_lin", "q_lim"]
+    monkeypatch.chdir(tmp_path)
+    YAML().dump(content, Path("params.yaml"))
+    params.load("svm")
+    shutil.copytree(miniature, "data/backbone")
+    with pytest.raises(InputError) as error:
+        params.load("svm")
+    assert str(error.value) == (
+        "params.yaml: lora-2e-4.targets: the backbone has no 'q_lim'; it has "
+        "k_lin, lin1, lin2, out_lin, q_lin, v_lin"
+    )
+    # Who replaces the backbone is not stopped by the one before.
+    params.load("backbone")

@@ -5,8 +5,10 @@ import random
 import shutil
 
 import hub
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from conftest import dataset, write_reviews
 
 from stages.lib.sources import checksums
@@ -29,7 +31,9 @@ def server(miniature, tmp_path):
     shutil.copytree(miniature, model)
     (model / "vocab.txt").write_text("[PAD]\n")
     # Larger than the blocks in which the client writes: it can only resume after a whole one.
-    (model / "model.safetensors").write_bytes(random.Random(0).randbytes(CLIENT_BLOCK + 1000))
+    weights = safetensors.numpy.load_file(model / "model.safetensors")
+    weights["unused"] = np.frombuffer(random.Random(0).randbytes(CLIENT_BLOCK + 1000), np.uint8)
+    safetensors.numpy.save_file(weights, model / "model.safetensors", {"format": "pt"})
     server = hub.Hub(
         {
             ("dataset", source.DATASET): (source.DATASET_REVISION, folder),

@@ -1,0 +1,90 @@
+"""Whether config, tokenizer and weights of a backbone belong together, seen without loading it."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors
+import transformers
+from transformers import AutoConfig, AutoModel
+
+from stages.lib.core.errors import InputError
+from stages.lib.encoder import tokenizer as tokenizers
+
+_OF_A_LAYER = re.compile(r"\blayers?\.\d+\.")
+
+
+def check(directory: Path, place: str) -> list[str]:
+    """Compare the backbone's files with each other; gives what deserves a warning.
+
+    `place` is where the user finds `directory`, for messages. The model is built on the meta
+    device, which has shapes and no data. Raises InputError, which names the file, for a config that
+    transformers does not take, a tokenizer that cannot be loaded or has more tokens than the
+    embedding has rows, and weights that the config contradicts.
+    """
+    with _named(f"{place}/config.json"):
+        config = AutoConfig.from_pretrained(directory)
+    if config.num_hidden_layers < 1:
+        raise InputError(
+            f"{place}/config.json: {config.num_hidden_layers} layers, expected at least 1"
+        )
+    with _named(f"{place}/tokenizer.json"):
+        try:
+            tokenizer = tokenizers.load(directory)
+        except InputError as error:
+            raise InputError(str(error).replace(str(directory), place)) from None
+    try:
+        with safetensors.safe_open(directory / "model.safetensors", "numpy"):
+            pass
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{place}/model.safetensors: not whole safetensors: {error}") from None
+    with _named(f"{place}/config.json"):
+        model, report = AutoModel.from_pretrained(
+            directory,
+            device_map="meta",
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    contradiction = "config.json and model.safetensors do not belong together"
+    # A backbone may lack its pooler, which comes after the hidden states.
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"{place}: the weights lack {missing[0]}{others}: {contradiction}")
+    for name, found, expected in sorted(report["mismatched_keys"]):
+        raise InputError(
+            f"{place}: {name} is {list(found)} in the weights and {list(expected)} by the config: "
+            f"{contradiction}"
+        )
+    rows = model.get_input_embeddings().num_embeddings
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"{place}: the tokenizer has {len(tokenizer)} tokens but the embedding has {rows} "
+            "rows; they do not belong together"
+        )
+    if unused := sum(bool(_OF_A_LAYER.search(name)) for name in report["unexpected_keys"]):
+        return [
+            f"{place}: the config has {config.num_hidden_layers} layers and the weights have more: "
+            f"{unused} tensors are not used"
+        ]
+    return []
+
+
+@contextlib.contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Say of whatever a library raises for a file's content which file that is."""
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        # Each library has types of its own for content that it does not understand.
+        raise InputError(f"{file}: cannot be used: {type(error).__name__}: {error}") from None
+    finally:
+        transformers.logging.set_verbosity(verbosity)

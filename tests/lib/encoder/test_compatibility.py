@@ -1,0 +1,139 @@
+"""stages.lib.encoder.compatibility: the line for each set of files that do not belong together."""
+
+import json
+import shutil
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from stages.lib.core.errors import InputError
+from stages.lib.encoder import compatibility
+
+
+@pytest.fixture
+def directory(miniature, tmp_path):
+    return shutil.copytree(miniature, tmp_path / "backbone")
+
+
+def change_config(directory, **changes):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_weights(directory, change):
+    path = directory / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, {"format": "pt"})
+
+
+def line(directory):
+    with pytest.raises(InputError) as error:
+        compatibility.check(directory, "mine")
+    assert str(directory) not in str(error.value)
+    return str(error.value)
+
+
+def test_files_that_belong_together_need_no_warning(directory):
+    assert compatibility.check(directory, "mine") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_layers": "six"}, "Field 'n_layers' expected int, got str (value: 'six')"),
+        ({"n_layers": 0}, "0 layers, expected at least 1"),
+        ({"n_heads": 7}, "config.n_heads 7 must divide config.dim 32 evenly"),
+        ({"activation": "swoosh"}, "function swoosh not found"),
+        ({"dropout": "much"}, "Field 'dropout' with value 'much'"),
+        ({"dtype": "float7"}, "has no attribute 'float7'"),
+    ],
+)
+def test_a_config_that_makes_no_model_is_named_with_the_reason(directory, changes, reason):
+    change_config(directory, **changes)
+    message = line(directory)
+    assert message.startswith("mine/config.json: ")
+    assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"n_layers": 3}, "the weights lack transformer.layer.2.attention.k_lin.bias and 15 more"),
+        ({"dim": 64}, "embeddings.LayerNorm.bias is [32] in the weights and [64] by the config"),
+        (
+            {"hidden_dim": 32},
+            "transformer.layer.0.ffn.lin1.bias is [64] in the weights and [32] by the config",
+        ),
+        ({"vocab_size": 3000}, "embeddings.word_embeddings.weight is ["),
+        (
+            {"max_position_embeddings": 32},
+            "embeddings.position_embeddings.weight is [64, 32] in the weights and [32, 32] by",
+        ),
+        ({"model_type": "bert"}, "the weights lack embeddings.token_type_embeddings.weight and "),
+    ],
+)
+def test_weights_that_the_config_contradicts_are_named(directory, changes, reason):
+    change_config(directory, **changes)
+    message = line(directory)
+    assert message.startswith(f"mine: {reason}")
+    assert message.endswith("config.json and model.safetensors do not belong together")
+
+
+def test_missing_weights_are_named_without_a_report_of_the_library(directory, capfd):
+    def change(weights):
+        del weights["transformer.layer.1.ffn.lin1.bias"]
+        del weights["transformer.layer.1.ffn.lin1.weight"]
+
+    change_weights(directory, change)
+    assert line(directory).startswith(
+        "mine: the weights lack transformer.layer.1.ffn.lin1.bias and 1 more: "
+    )
+    assert "MISSING" not in capfd.readouterr().err
+
+
+def test_truncated_weights_are_refused(directory):
+    path = directory / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert line(directory).startswith("mine/model.safetensors: not whole safetensors: ")
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": "1.0", "added', b"\xff{}"])
+def test_a_tokenizer_that_cannot_be_loaded_is_named(directory, content):
+    (directory / "tokenizer.json").write_bytes(content)
+    assert line(directory).startswith("mine/tokenizer.json: cannot be used: ")
+
+
+def test_a_tokenizer_that_does_not_fit_the_embedding_is_refused(directory):
+    path = directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    rows = len(vocabulary)
+    vocabulary["surplus"] = rows
+    path.write_text(json.dumps(tokenizer))
+    assert line(directory) == (
+        f"mine: the tokenizer has {rows + 1} tokens but the embedding has {rows} rows; "
+        "they do not belong together"
+    )
+
+
+def test_a_tokenizer_that_pads_with_another_token_than_the_config_says_is_refused(directory):
+    change_config(directory, pad_token_id=1)
+    assert line(directory) == (
+        "mine: the tokenizer pads with 0 ([PAD]), but config.json says pad_token_id: 1"
+    )
+
+
+def test_layers_that_the_config_leaves_out_are_a_warning(directory):
+    change_config(directory, n_layers=1)
+    assert compatibility.check(directory, "mine") == [
+        "mine: the config has 1 layers and the weights have more: 16 tensors are not used"
+    ]
+
+
+def test_weights_of_a_pretraining_head_need_no_warning(directory):
+    def change(weights):
+        weights["vocab_layer_norm.weight"] = weights["embeddings.LayerNorm.weight"].clone()
+
+    change_weights(directory, change)
+    assert compatibility.check(directory, "mine") == []
