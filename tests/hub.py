@@ -202,5 +202,13 @@ def corrupt(handler: Handler) -> bool:
     if handler.command != "GET":
         return False
     kept = handler.wfile.write
-    handler.wfile.write = lambda body: kept(bytes(len(body)) if len(body) > 600 else body)
+
+    def write(body: bytes) -> int:
+        if len(body) <= 600:
+            return kept(body)
+        # The next file on the same connection is whole again.
+        handler.wfile.write = kept
+        return kept(bytes(len(body)))
+
+    handler.wfile.write = write
     return False
