@@ -274,7 +274,7 @@ def show(folder: Path, repository: str, private: bool) -> None:
     """Print what would be uploaded, and the card up to its results."""
     files = _files(folder)
     sizes = [(folder / path).stat().st_size for path in files]
-    print(f"{ENDPOINT}/{repository}, {'private' if private else 'as visible as the owner has it'}:")
+    print(f"{ENDPOINT}/{repository}{' (private)' if private else ''}")
     for path, size in zip([*files, "in all"], [*sizes, sum(sizes)], strict=True):
         print(f"{size:>15,} {path}")
     print("", (folder / "README.md").read_text(encoding="utf-8").partition("\n## ")[0], sep="\n")

@@ -146,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
                     "id": name,
                     "sha": known,
                     "private": (kind, name) in self.server.hub.private,
-                    "siblings": [{"rfilename": path} for path in _files(directory)],
+                    "siblings": [{"rfilename": path} for path in files(directory)],
                 }
             )
 
@@ -314,7 +314,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
 
-def _files(directory: Path) -> list[str]:
+def files(directory: Path) -> list[str]:
     return sorted(p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file())
 
 
