@@ -43,7 +43,8 @@ ENCODER = "encoder"
 # What an earlier model of another kind may have left in the repository, to be taken for a part of
 # this one. Nothing else is ever deleted.
 LEFT_BEHIND = re.compile(
-    rf"adapter_config\.json|config\.json|about\.json|(adapter_)?model\.safetensors|{ENCODER}/.*"
+    r"((adapter_|tokenizer_)?config|tokenizer|about)\.json|(adapter_)?model\.safetensors|"
+    rf"{ENCODER}/.*"
 )
 MERGED = (
     "A [LoRA](https://arxiv.org/abs/2106.09685) adapter with its classification head, merged into "
@@ -177,11 +178,11 @@ def prepare(name: str, repository: str, folder: Path) -> None:
         if card.data.get("base_model_relation"):
             card.data.base_model_relation = "finetune"
     else:
-        copy(directory, folder)
+        shutil.copytree(directory, folder, dirs_exist_ok=True)
     if kind == "adapter":
         name_base(folder / ADAPTER_CONFIG, *base)
     elif kind == "svm" and not base:
-        copy(BACKBONE, folder / ENCODER)
+        shutil.copytree(BACKBONE, folder / ENCODER)
     used = usage(name, kind, repository, base)
     card.text, found = HOW_TO_USE.subn(lambda _: used, card.text)
     if not found:
@@ -203,17 +204,6 @@ def base_on_the_hub() -> Base | None:
     return about["repository"], about["revision"]
 
 
-def copy(directory: Path, folder: Path, but: str = "") -> None:
-    """Copy the content of files: DVC may have made them read-only, or links to its cache."""
-    shutil.copytree(
-        directory,
-        folder,
-        ignore=shutil.ignore_patterns(but),
-        copy_function=shutil.copyfile,
-        dirs_exist_ok=True,
-    )
-
-
 def merge(directory: Path, folder: Path) -> None:
     """Write the classifier that an adapter and its encoder are together, and its tokenizer."""
     import torch
@@ -231,7 +221,8 @@ def merge(directory: Path, folder: Path) -> None:
         dtype=torch.float32,
         use_safetensors=True,
     )
-    copy(directory, folder, but="adapter_*")
+    but_the_adapter = shutil.ignore_patterns("adapter_*")
+    shutil.copytree(directory, folder, ignore=but_the_adapter, dirs_exist_ok=True)
     model.merge_and_unload(safe_merge=True).save_pretrained(folder)
 
 

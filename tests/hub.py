@@ -1,6 +1,7 @@
 """A small server that speaks as much of the Hugging Face Hub's protocol as its client needs."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -376,7 +377,9 @@ def reset_after(directory: Path, size: int) -> Answer:
 
 def hang_up(handler: Handler) -> bool:
     """The connection breaks off."""
-    handler.connection.shutdown(socket.SHUT_RDWR)
+    # Nobody may be there any more.
+    with contextlib.suppress(OSError):
+        handler.connection.shutdown(socket.SHUT_RDWR)
     handler.close_connection = True
     return True
 

@@ -13,7 +13,7 @@ import hub
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Project
+from conftest import Project, run_here
 from huggingface_hub import ModelCard
 
 from commands import publish
@@ -202,6 +202,18 @@ def test_an_encoder_that_a_classifier_reads_otherwise_than_the_hub_says_is_merge
     assert publish.base_on_the_hub() is None
 
 
+def test_merged_with_the_embedded_encoder_it_is_said_which_one_it_was(after, monkeypatch, tmp_path):
+    about = {"source": "pypi", "package": "x==1", "sha256": "0" * 64}
+    (after.path / "data/backbone/about.json").write_text(json.dumps(about))
+    monkeypatch.chdir(after.path)
+    run_here(monkeypatch, "cards")
+    publish.prepare("lora", "alice/lora", tmp_path)
+    data = ModelCard.load(tmp_path / "README.md").data
+    assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert data.base_model_relation == "finetune"
+    assert data.tags == ["lora", "dvc", "lora"]
+
+
 @pytest.mark.parametrize("name", [*NAMES, "hub-svm", "hub-lora"])
 def test_the_card_has_the_runs_scores_and_no_path_of_the_project(ran, shelf, published, name):
     content = files(shelf, f"alice/{name}")
@@ -295,6 +307,10 @@ def test_a_model_of_another_kind_leaves_nothing_of_the_one_before(of_hub, server
         *("README.md", "training.json", "about.json", "config.json", "model.safetensors"),
         *("tokenizer.json", "tokenizer_config.json", "notes.json"),
     }
+    succeeds(run(of_hub, server, "svm", "alice/reviews"))
+    assert set(files(server, "alice/reviews")) == {
+        *("README.md", "training.json", "config.json", "model.safetensors", "notes.json")
+    }
 
 
 def test_a_private_repository_is_nobody_elses(ran, server):
@@ -328,13 +344,13 @@ def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
         checksums.of(ran.path / folder / "model.safetensors")
         for folder in ("data/models/svm", "data/backbone")
     )
-    arrived = threading.Event()
+    arrived, killed = threading.Event(), threading.Event()
 
     def wait(handler):
-        if handler.path.endswith(encoder) and not arrived.is_set():
-            arrived.set()
-            return hub.hang_up(handler)
-        return False
+        if not handler.path.endswith(encoder) or killed.is_set():
+            return False
+        arrived.set()
+        return killed.wait(60) and hub.hang_up(handler)
 
     server.faults["/lfs/"] = wait
     command = [sys.executable, "-m", "commands.publish", "svm", "alice/svm"]
@@ -345,6 +361,7 @@ def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
             assert process.poll() is None
             time.sleep(0.01)
         process.kill()
+    killed.set()
     assert encoder not in server.objects
     assert files(server, "alice/svm") == {}
     server.requests.clear()
