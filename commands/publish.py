@@ -108,7 +108,8 @@ def check_repository(repository: str) -> None:
 
 
 def check_model(name: str) -> None:
-    """Raise InputError unless the model, its encoder and its card are those of dvc.lock."""
+    """Raise InputError unless the model, and the encoder that it needs, are those of dvc.lock, and
+    the card is of the same training."""
     if name not in registry.names():
         known = ", ".join(registry.names())
         raise InputError(f"{name}: no such model; the models are {known}")
@@ -205,7 +206,7 @@ def base_on_the_hub() -> Base | None:
 
 
 def merge(directory: Path, folder: Path) -> None:
-    """Write the classifier that an adapter and its encoder are together, and its tokenizer."""
+    """Write an adapter merged into its encoder, which makes a classifier, and the tokenizer."""
     import torch
     import transformers
     from peft import AutoPeftModelForSequenceClassification
@@ -344,7 +345,7 @@ def refused(repository: str, error: HfHubHTTPError) -> InputError:
     reason = error.server_message or str(error).partition("\n")[0]
     hint = {
         401: ": log in (hf auth login) or set HF_TOKEN to a token that is valid",
-        403: ": does the token have the right to write, and the user to that name?",
+        403: ": the token needs the right to write, and its user the right to that name",
     }
     return InputError(f"{repository}: the Hub answered {code}: {reason}{hint.get(code, '')}")
 
