@@ -1,0 +1,354 @@
+"""Publish a trained model on the Hugging Face Hub, with its card.
+
+    python -m commands.publish lora alice/reviews-lora --dry-run
+    python -m commands.publish lora alice/reviews-lora --private
+
+Uploads in one commit what a user of the model needs: the model, its card as README.md, and
+training.json, the entry of dvc.lock that says what it was trained from. Where the upload breaks
+off, the same command goes on. `hf auth login` or HF_TOKEN says who publishes, HF_ENDPOINT where.
+Not a stage of the pipeline: run it from the project's root after `dvc repro` or `dvc pull`.
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    ModelCard,
+    get_token,
+)
+from huggingface_hub.constants import ENDPOINT, is_offline_mode
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id
+
+from stages.lib.core import declarations, manifest, outputs, stage
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import BACKBONE, CARDS, METRICS, MODELS
+from stages.lib.models import registry
+from stages.lib.models.card import USE, WHAT
+
+ADAPTER_CONFIG, TRAINING = "adapter_config.json", "training.json"
+# The folder of the encoder, where a repository needs one of its own.
+ENCODER = "encoder"
+# What an earlier model of another kind may have left in the repository, to be taken for a part of
+# this one. Nothing else is ever deleted.
+LEFT_BEHIND = re.compile(
+    r"((adapter_|tokenizer_)?config|tokenizer|about)\.json|(adapter_)?model\.safetensors|"
+    rf"{ENCODER}/.*"
+)
+MERGED = (
+    "A [LoRA](https://arxiv.org/abs/2106.09685) adapter with its classification head, merged into "
+    "the frozen encoder that it was trained on."
+)
+TRAINED_FROM = (
+    f"[{TRAINING}]({TRAINING}) has the hashes of the code and the data that it was trained with, "
+    "and the versions of the libraries."
+)
+HOW_TO_USE = re.compile(r"(?<=\n## How to use\n\n).*?(?=\n## Training\n)", re.DOTALL)
+
+# Of the address at which the client asks for access to the Hub's store of large files.
+XET = "xet-write-token"
+
+# Id and commit of a model on the Hub.
+Base = tuple[str, str]
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m commands.publish",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help=", ".join(registry.names()))
+    parser.add_argument("repository", metavar="USER/NAME", help="made where there is none")
+    parser.add_argument("--private", action="store_true", help="only its owner sees it")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show what would be uploaded, and how the card begins; no network is used",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    check_repository(args.repository)
+    check_model(args.model)
+    if not args.dry_run:
+        check_access()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        prepare(args.model, args.repository, folder)
+        if args.dry_run:
+            show(folder, args.repository, args.private)
+        else:
+            commit = upload(folder, args.model, args.repository, args.private)
+            print(f"{args.model} is at {ENDPOINT}/{args.repository} (commit {commit[:12]})")
+
+
+def check_repository(repository: str) -> None:
+    """Raise InputError unless this is the full id of a repository."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise InputError(f"{repository}: not a repository's id: {error}") from None
+    if "/" not in repository:
+        raise InputError(f"{repository}: not a repository's id: whose? such as alice/{repository}")
+
+
+def check_model(name: str) -> None:
+    """Raise InputError unless the model, and the encoder that it needs, are those of dvc.lock, and
+    the card is of the same training."""
+    if name not in registry.names():
+        known = ", ".join(registry.names())
+        raise InputError(f"{name}: no such model; the models are {known}")
+    lock = declarations.read_yaml("dvc.lock")["stages"]
+    if name not in lock or not (MODELS / name).is_dir():
+        raise InputError(
+            f"{name}: {MODELS / name} is not here: 'dvc repro {name}' trains it, "
+            f"'dvc pull {MODELS / name}' gets it from a remote"
+        )
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        for path in (MODELS / name, *(() if is_whole(name) else (BACKBONE,))):
+            (out,) = repo.find_outs_by_path(str(path))
+            if out.workspace_status():
+                raise InputError(
+                    f"{name}: {path} is not as dvc.lock has it: 'dvc checkout {path}' or "
+                    f"'dvc pull {path}' brings it back, 'dvc repro' makes it anew"
+                )
+    read_card(name)
+
+
+def is_whole(name: str) -> bool:
+    """Whether the model needs no encoder beside it."""
+    return registry.kind(MODELS / name) == "classifier"
+
+
+def read_card(name: str) -> ModelCard:
+    """The model's card. Raises InputError unless it has the scores in metrics/<name>.json."""
+    path, metrics = CARDS / f"{name}.md", METRICS / f"{name}.json"
+    for needed in (path, metrics):
+        if not needed.is_file():
+            raise InputError(f"{name}: {needed} is not here: 'dvc repro cards' or 'dvc pull'")
+    card = ModelCard.load(path)
+    scores: dict[str | None, dict[str, float]] = {}
+    for result in card.data.eval_results or []:
+        scores.setdefault(result.dataset_split, {})[result.metric_type] = result.metric_value
+    if scores != json.loads(metrics.read_text(encoding="utf-8")):
+        raise InputError(f"{path}: its scores are not those in {metrics}: 'dvc repro cards'")
+    return card
+
+
+def check_access() -> None:
+    """Raise InputError where nothing can be uploaded from here."""
+    if is_offline_mode():
+        raise InputError("HF_HUB_OFFLINE is set: nothing can be published")
+    if not get_token():
+        raise InputError("no token: log in (hf auth login) or set HF_TOKEN")
+
+
+def prepare(name: str, repository: str, folder: Path) -> None:
+    """Fill `folder` with all that the repository is to have."""
+    directory, kind = MODELS / name, registry.kind(MODELS / name)
+    base = None if is_whole(name) else base_on_the_hub()
+    card = read_card(name)
+    if kind == "adapter" and not base:
+        print(
+            f"note: {name}: its encoder is on no Hub in this form, so it is published merged into "
+            "it, as a whole classifier",
+            file=sys.stderr,
+        )
+        merge(directory, folder)
+        kind = "classifier"
+        card.text = card.text.replace(WHAT["adapter"], MERGED)
+        card.data.library_name = "transformers"
+        card.data.tags = [tag for tag in card.data.tags if tag != "transformers"]
+        if card.data.get("base_model_relation"):
+            card.data.base_model_relation = "finetune"
+    else:
+        shutil.copytree(directory, folder, dirs_exist_ok=True)
+    if kind == "adapter":
+        name_base(folder / ADAPTER_CONFIG, *base)
+    elif kind == "svm" and not base:
+        shutil.copytree(BACKBONE, folder / ENCODER)
+    used = usage(name, kind, repository, base)
+    card.text, found = HOW_TO_USE.subn(lambda _: used, card.text)
+    if not found:
+        raise InputError(f"{CARDS / name}.md: no section 'How to use': 'dvc repro cards'")
+    card.text = card.text.replace("\n## Limits\n", f"\n{TRAINED_FROM}\n\n## Limits\n")
+    card.save(folder / "README.md")
+    entry = declarations.read_yaml("dvc.lock")["stages"][name]
+    outputs.write_json(folder / TRAINING, {"stage": name} | entry)
+
+
+def base_on_the_hub() -> Base | None:
+    """The encoder's id and commit, where the Hub has it as it was used here."""
+    about = manifest.read(BACKBONE)
+    config = json.loads((BACKBONE / "config.json").read_text(encoding="utf-8"))
+    # What a classifier reads of a ModernBERT the download stage decides; the Hub's config may say
+    # something else.
+    if about["source"] != "hub" or "classifier_pooling" in config:
+        return None
+    return about["repository"], about["revision"]
+
+
+def merge(directory: Path, folder: Path) -> None:
+    """Write an adapter merged into its encoder, which makes a classifier, and the tokenizer."""
+    import torch
+    import transformers
+    from peft import AutoPeftModelForSequenceClassification
+
+    # It would warn that the encoder has no head, which is the adapter's to bring.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    labels = manifest.read(directory)["labels"]
+    model = AutoPeftModelForSequenceClassification.from_pretrained(
+        directory,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        dtype=torch.float32,
+        use_safetensors=True,
+    )
+    but_the_adapter = shutil.ignore_patterns("adapter_*")
+    shutil.copytree(directory, folder, ignore=but_the_adapter, dirs_exist_ok=True)
+    model.merge_and_unload(safe_merge=True).save_pretrained(folder)
+
+
+def name_base(path: Path, repository: str, revision: str) -> None:
+    """Name the encoder in an adapter's config as the Hub does."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    named = {"base_model_name_or_path": repository, "revision": revision}
+    outputs.write_json(path, config | named)
+
+
+def usage(name: str, kind: registry.Kind, repository: str, base: Base | None) -> str:
+    """What the card says of how the model is used: the same code, with the Hub's names in it."""
+    described = "config.json" if kind == "svm" else manifest.FILE
+    facts = json.loads((MODELS / name / described).read_text(encoding="utf-8"))
+    code = USE[kind].format(
+        path=repository,
+        labels=json.dumps(facts["labels"], ensure_ascii=False),
+        id2label=dict(enumerate(facts["labels"])),
+        max_length=facts["max_length"],
+    )
+    where = ""
+    if kind == "adapter":
+        where = f"\n{ADAPTER_CONFIG} names the encoder, which is fetched with it.\n"
+    elif kind == "svm":
+        inside = f'"{repository}", subfolder="{ENCODER}"'
+        for old, new in (
+            ("import torch\n", "import torch\nfrom huggingface_hub import hf_hub_download\n"),
+            (
+                f'"{repository}/model.safetensors"',
+                f'hf_hub_download("{repository}", "model.safetensors")',
+            ),
+            (f'"{BACKBONE}"', '"{}", revision="{}"'.format(*base) if base else inside),
+        ):
+            code = code.replace(old, new)
+        where = "" if base else f"\nThe encoder is in the folder `{ENCODER}`.\n"
+    return f"```python\n{code}\n```\n{where}"
+
+
+def show(folder: Path, repository: str, private: bool) -> None:
+    """Print what would be uploaded, and the card up to its results."""
+    files = _files(folder)
+    sizes = [(folder / path).stat().st_size for path in files]
+    print(f"{ENDPOINT}/{repository}{' (private)' if private else ''}")
+    for path, size in zip([*files, "in all"], [*sizes, sum(sizes)], strict=True):
+        print(f"{size:>15,} {path}")
+    print("", (folder / "README.md").read_text(encoding="utf-8").partition("\n## ")[0], sep="\n")
+
+
+def _files(folder: Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def upload(folder: Path, name: str, repository: str, private: bool) -> str:
+    """Make the repository where there is none, and commit all files of `folder`; gives the commit.
+
+    The client sends a large file before the commit, and only where the Hub does not have it yet.
+    """
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    api = HfApi()
+    files = _files(folder)
+    with told(repository):
+        api.create_repo(repository, private=private or None, exist_ok=True)
+        there = api.model_info(repository)
+        if private and not there.private:
+            raise InputError(
+                f"{repository}: it exists and is public: make it private in its settings, or "
+                "leave out --private"
+            )
+        stale = {file.rfilename for file in there.siblings or []} - set(files)
+        commit = api.create_commit(
+            repository,
+            [
+                *(
+                    CommitOperationDelete(path)
+                    for path in sorted(stale)
+                    if LEFT_BEHIND.fullmatch(path)
+                ),
+                *(CommitOperationAdd(path, folder / path) for path in files),
+            ],
+            commit_message=f"Publish {name}",
+        )
+    return commit.oid
+
+
+@contextlib.contextmanager
+def told(repository: str) -> Iterator[None]:
+    """The client's errors as the line that a user sees."""
+    try:
+        yield
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
+        raise explained(repository, error) from None
+
+
+def explained(repository: str, error: Exception) -> Exception:
+    """What a user is told of an error: the Hub's answer where that is behind it."""
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    for cause in causes:
+        if isinstance(cause, HfHubHTTPError):
+            return refused(repository, cause)
+    for cause in causes:
+        if isinstance(cause, httpx2.TransportError | ConnectionError):
+            hint = "; a Hub without Xet needs HF_HUB_DISABLE_XET=1" if XET in str(cause) else ""
+            return InputError(
+                f"{repository}: the connection to {ENDPOINT} broke off: {cause}{hint}; run the "
+                "same command again to go on"
+            )
+    if isinstance(error, OSError) and error.errno:
+        return error
+    return InputError(f"{repository}: {ENDPOINT} does not answer as a Hub does: {error}")
+
+
+def refused(repository: str, error: HfHubHTTPError) -> InputError:
+    """What a user is told of an answer that is an error."""
+    code = error.response.status_code
+    reason = error.server_message or str(error).partition("\n")[0]
+    hint = {
+        401: ": log in (hf auth login) or set HF_TOKEN to a token that is valid",
+        403: ": the token needs the right to write, and its user the right to that name",
+    }
+    return InputError(f"{repository}: the Hub answered {code}: {reason}{hint.get(code, '')}")
+
+
+if __name__ == "__main__":
+    stage.run(main)
