@@ -25,11 +25,12 @@ test: $(VENV)/dev.done ## run all tests, and what depends on the precision in th
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
 
-lint: $(VENV)/dev.done ## check style, format and security
+lint: $(VENV)/actionlint.done ## check style, format, security and the workflow
 	ruff check .
 	ruff format --check .
 	lint-imports --no-logo --no-cache
 	bandit --quiet --configfile pyproject.toml --recursive stages commands
+	@if [ -x $(BIN)/actionlint ]; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
 
 audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins
 	uvx pip-audit --disable-pip --no-deps --requirement requirements.txt
@@ -48,6 +49,7 @@ format: $(VENV)/dev.done ## mend style and format
 lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
 	uv pip compile -q --upgrade $(LOCK) requirements.in -o requirements.txt
 	uv pip compile -q --upgrade $(LOCK) requirements-dev.in -o requirements-dev.txt
+	uv pip compile -q --upgrade $(LOCK) requirements-actionlint.in -o requirements-actionlint.txt
 
 clean: ## delete the virtual environment and temporary files, no data
 	rm -rf $(VENV) tmp .pytest_cache .ruff_cache
@@ -62,6 +64,15 @@ $(VENV)/runtime.done: requirements.txt
 $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+# Tried once: where it cannot be had, lint goes on without it, unless REQUIRE_ACTIONLINT is set.
+$(VENV)/actionlint.done: $(VENV)/dev.done requirements-actionlint.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements-actionlint.txt 2> $(VENV)/actionlint.log || { $(NO_ACTIONLINT); }
+	@touch $@
+
+NO_ACTIONLINT := echo "warning: no actionlint, the workflow is not checked: see $(VENV)/actionlint.log" >&2; \
+	[ -z "$$REQUIRE_ACTIONLINT" ]
 
 # One version for every Python from 3.10, so that results do not depend on it. What torch needs of
 # CUDA is pinned by torch itself, and not installed where its CPU build is.
