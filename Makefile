@@ -71,9 +71,10 @@ $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# What .venv has is seen from there: torch is not installed twice.
+# What .venv has is seen from there: torch is not installed twice. DVC does not walk through it.
 .venv-engines/%.done: $(VENV)/dev.done requirements-engines.txt
 	$(BIN)/python -m venv --without-pip .venv-engines
+	echo '*' > .venv-engines/.dvcignore
 	for packages in $(VENV)/lib/python*/site-packages; do \
 		echo "$(CURDIR)/$$packages" > ".venv-engines/$${packages#$(VENV)/}/shared.pth"; done
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check \

@@ -7,8 +7,8 @@ map_batches num_gpus=1.
 """
 
 import argparse
-from typing import Any
 
+import pyarrow as pa
 import ray
 
 from stages.lib.encoder.extraction import Extractor
@@ -20,8 +20,10 @@ class Cls:
     def __init__(self, precision: str) -> None:
         self._extract = Extractor(asked=precision)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return batch | {"cls": self._extract(batch["input_ids"])}
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        cls = self._extract(batch["input_ids"].to_numpy())
+        vectors = pa.FixedSizeListArray.from_arrays(cls.ravel(), cls.shape[1])
+        return batch.append_column("cls", vectors)
 
 
 def main() -> None:
@@ -35,6 +37,7 @@ def main() -> None:
         Cls,
         fn_constructor_args=[args.precision],
         batch_size=2048,
+        batch_format="pyarrow",
         num_cpus=1,
         concurrency=args.workers,
     ).write_parquet(args.features)
