@@ -3,15 +3,17 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Of the engines in docs/scale.md, which are tried: make test-engines ENGINES=ray
+ENGINES ?= ray spark
 # dvc.yaml says "python": let it be that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test matrix lint audit soak bench format lock clean
+.PHONY: help setup repro test test-engines matrix lint audit soak bench format lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/runtime.done ## make .venv with what the pipeline needs
 
@@ -22,14 +24,18 @@ test: $(VENV)/dev.done ## run all tests, and what depends on the precision in th
 	pytest $(ARGS)
 	$(if $(ARGS),,AUTO_PRECISION=$$(python -m tests.other_precision) pytest -m precision)
 
+test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data and Spark
+	ENGINES="$(ENGINES)" .venv-engines/bin/python -m pytest tests/engines.py $(ARGS)
+
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
 
-lint: $(VENV)/dev.done ## check style, format and security
+lint: $(VENV)/actionlint.done ## check style, format, security and the workflow
 	ruff check .
 	ruff format --check .
 	lint-imports --no-logo --no-cache
 	bandit --quiet --configfile pyproject.toml --recursive stages commands
+	@if [ -x $(BIN)/actionlint ]; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
 
 audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins
 	uvx pip-audit --disable-pip --no-deps --requirement requirements.txt
@@ -48,9 +54,11 @@ format: $(VENV)/dev.done ## mend style and format
 lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
 	uv pip compile -q --upgrade $(LOCK) requirements.in -o requirements.txt
 	uv pip compile -q --upgrade $(LOCK) requirements-dev.in -o requirements-dev.txt
+	uv pip compile -q --upgrade $(LOCK) requirements-engines.in -o requirements-engines.txt
+	uv pip compile -q --upgrade $(LOCK) requirements-actionlint.in -o requirements-actionlint.txt
 
 clean: ## delete the virtual environment and temporary files, no data
-	rm -rf $(VENV) tmp .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-engines tmp .pytest_cache .ruff_cache
 
 $(VENV)/runtime.done: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
@@ -62,6 +70,28 @@ $(VENV)/runtime.done: requirements.txt
 $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+# What .venv has is seen from there: torch is not installed twice. DVC does not walk through it.
+.venv-engines/%.done: $(VENV)/dev.done requirements-engines.txt
+	$(BIN)/python -m venv --without-pip .venv-engines
+	echo '*' > .venv-engines/.dvcignore
+	for packages in $(VENV)/lib/python*/site-packages; do \
+		echo "$(CURDIR)/$$packages" > ".venv-engines/$${packages#$(VENV)/}/shared.pth"; done
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c requirements-engines.txt $(PACKAGE_$*)
+	touch $@
+
+PACKAGE_ray := ray[data]
+PACKAGE_spark := pyspark
+
+# Tried once: where it cannot be had, lint goes on without it, unless REQUIRE_ACTIONLINT is set.
+$(VENV)/actionlint.done: $(VENV)/dev.done requirements-actionlint.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		-r requirements-actionlint.txt 2> $(VENV)/actionlint.log || true
+	@touch $@
+
+NO_ACTIONLINT := echo "warning: no actionlint, the workflow is not checked: see $(VENV)/actionlint.log" >&2; \
+	[ -z "$$REQUIRE_ACTIONLINT" ]
 
 # One version for every Python from 3.10, so that results do not depend on it. What torch needs of
 # CUDA is pinned by torch itself, and not installed where its CPU build is.

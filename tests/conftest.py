@@ -206,6 +206,15 @@ def use_small_data(project: Project, reviews: Path, backbone: Path) -> None:
     project.git("commit", "--quiet", "--all", "--message", "small data")
 
 
+@pytest.fixture(scope="session")
+def embedded(tmp_path_factory) -> Project:
+    """A project after `dvc repro` on 64 reviews a split of the embedded source: to look at."""
+    project = Project(tmp_path_factory.mktemp("embedded") / "project")
+    project.set(source="pypi", dataset__subset=64)
+    project.first = project.dvc("repro")
+    return project
+
+
 @pytest.fixture
 def after(ran, tmp_path) -> Project:
     """A copy of `ran` of one's own, to go on from."""

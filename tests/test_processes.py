@@ -10,7 +10,11 @@ import psutil
 import pytest
 import soak
 import torch
-from test_dag import snapshot
+from conftest import ROOT
+from test_dag import SCORES, snapshot, stages_run
+from test_docs import BLOCK, commands
+
+from stages.lib.models import registry
 
 TWO = "torchrun --nproc_per_node 2"
 # Of curves. bfloat16 has eight bits of precision, and two processes round other sums than one.
@@ -27,6 +31,15 @@ for stage in (extract_cls_features, finetune_full, lora):
     stage.main()
 os._exit(0)
 """
+
+
+# What docs/gpus.md says to type for two processes on a CPU: one line a launcher.
+TYPED = [
+    command.line
+    for block in BLOCK.finditer((ROOT / "docs/gpus.md").read_text())
+    if "tests/test_processes.py" in (block["reason"] or "")
+    for command in commands(block["text"])
+]
 
 
 @pytest.fixture(scope="module")
@@ -176,3 +189,26 @@ def test_processes_do_not_outlive_their_launcher(project):
     assert done.returncode == -signal.SIGKILL
     assert time.monotonic() - start < 50
     assert "one of the 2 processes died or was told to end" in done.stderr
+
+
+def test_both_launchers_have_a_line_to_type():
+    assert [re.search("torchrun|accelerate launch", line)[0] for line in TYPED] == [
+        "torchrun",
+        "accelerate launch",
+    ]
+
+
+@pytest.mark.parametrize("line", TYPED, ids=["torchrun", "accelerate"])
+def test_an_experiment_with_a_launcher_has_two_processes_in_each_stage(line, after):
+    launched = {"extract-cls-features", *registry.names()} - {"svm"}
+    done = after.run("bash", "-c", line)
+    assert launched <= set(stages_run(done))
+    for name in launched:
+        assert after.read(f"metrics/costs/{name}.json")["device"].startswith("2 x cpu, "), name
+    for name in registry.names():
+        scores = after.read(f"metrics/{name}.json")
+        assert {split: sorted(scores[split]) for split in scores} == {
+            "validation": SCORES,
+            "test": SCORES,
+        }
+    assert after.read("params.yaml")["launch"] in line
