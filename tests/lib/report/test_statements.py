@@ -53,14 +53,18 @@ def prose(section):
 
 def test_the_cheapest_model_that_is_as_good_as_the_best_is_recommended(of):
     said = answer(of())
-    assert said.startswith("**Use lora.** On validation finetune-full is best (0.810), and lora")
+    assert said.startswith(
+        "**Use lora.** On validation, finetune-full has the highest accuracy (0.810), but lora"
+    )
     assert "trains 222,338 parameters instead of 22,713,218" in said
-    assert "lora scores 0.809 (95% interval 0.783 to 0.832)" in said
+    assert "the accuracy of lora is 0.809 (95% interval 0.783 to 0.832)" in said
 
 
 def test_the_best_is_recommended_when_what_is_cheaper_is_worse(of):
     said = answer(of({"lora": 230}))
-    assert said.startswith("**Use finetune-full.** It is best on validation (0.810), and no model")
+    assert said.startswith(
+        "**Use finetune-full.** It has the highest validation accuracy (0.810), and no model"
+    )
     assert "the closest, lora-2e-4 (0.770), is worse (\N{MINUS SIGN}4.0 points" in said
 
 
@@ -84,10 +88,12 @@ def test_a_model_that_cannot_be_told_apart_for_lack_of_reviews_is_not_recommende
 
 def test_a_tie_is_stated_and_goes_to_the_cheapest(of):
     said = answer(of({"lora": 190}))
-    assert said.startswith("**Use lora.** On validation finetune-full and lora are equal, 0.810;")
+    assert said.startswith(
+        "**Use lora.** On validation, finetune-full and lora have the same accuracy, 0.810;"
+    )
     everybody = answer(of(dict.fromkeys(WRONG, 100)))
-    assert everybody.startswith("**Use svm.** On validation finetune-head, ")
-    assert "lora and svm are equal, 0.900" in everybody
+    assert everybody.startswith("**Use svm.** On validation, finetune-head, ")
+    assert "lora and svm have the same accuracy, 0.900" in everybody
 
 
 def test_the_choice_does_not_look_at_test(of, tmp_path):
@@ -139,7 +145,7 @@ def test_all_or_none_of_the_pairs_differ(of):
     apart = of({name: 100 * number for number, name in enumerate(WRONG)})
     assert "all 15 pairs" in prose(differences.section(apart, differences.of_all(apart)))
     alike = of(dict.fromkeys(WRONG, 100))
-    assert "Nobody can tell" in prose(differences.section(alike, differences.of_all(alike)))
+    assert "We cannot tell" in prose(differences.section(alike, differences.of_all(alike)))
 
 
 # The claims
@@ -232,7 +238,9 @@ def test_a_loss_that_rises_again_is_told(of, tmp_path):
     assert "No model's validation loss rises again" in prose(trained.section(results))
     file = tmp_path / "data/curves/lora/plots/metrics/validation/loss.tsv"
     file.write_text("step\tloss\n10\t0.5\n20\t0.4\n30\t0.6\n")
-    assert "Validation loss of lora rises again" in prose(trained.section(report.load()))
+    assert "The validation loss of lora rises by more than 5%" in prose(
+        trained.section(report.load())
+    )
 
 
 def test_one_epoch_has_no_course(of):
@@ -254,9 +262,11 @@ def test_reviews_that_all_get_wrong_and_that_only_one_gets_right_are_listed(of):
     ]
     assert {row[2] for row in tables["only-one-right"].rows} == {"svm"}
     said = prose(section)
-    assert "get 978 right (98%) and 20 wrong (2%); 2 reviews only one model gets right" in said
+    assert (
+        "get 978 right (98%) and 20 wrong (2%); only one model gets the right answer on 2" in said
+    )
     none = of(dict.fromkeys(WRONG, 0))
-    assert "No test review is wrong in all models." in prose(failures.section(none, "lora"))
+    assert "No test review is misclassified by all models." in prose(failures.section(none, "lora"))
 
 
 def test_a_trend_with_length_is_told_when_it_is_one(of):
@@ -264,15 +274,19 @@ def test_a_trend_with_length_is_told_when_it_is_one(of):
     said = prose(failures.section(of({"lora": short}), "lora"))
     assert "lora does better on the longest reviews than on the shortest" in said
     said = prose(failures.section(of({"lora": range(0, 1000, 7)}), "lora"))
-    assert "cannot be told" in said
+    assert "The data do not show whether" in said
 
 
 @pytest.mark.parametrize(
     ("provenance", "reviews", "words"),
     [
         (experiment.OFFICIAL, {}, "**Like for like:**"),
-        (experiment.OFFICIAL, {"repository": "stanfordnlp/imdb"}, "the reviews are others."),
-        (experiment.OWN, {}, "the reviews are others and the backbone is not distilbert"),
+        (
+            experiment.OFFICIAL,
+            {"repository": "stanfordnlp/imdb"},
+            "the reviews are from another dataset.",
+        ),
+        (experiment.OWN, {}, "from another dataset and the backbone is not distilbert"),
     ],
 )
 def test_whether_it_is_like_for_like_stands_at_the_top(of, monkeypatch, provenance, reviews, words):
@@ -288,7 +302,7 @@ def test_whether_it_is_like_for_like_stands_at_the_top(of, monkeypatch, provenan
 
 def test_a_part_of_the_official_reviews_is_not_like_for_like(of):
     said = data.likeness(of(provenance=experiment.OFFICIAL)).markdown
-    assert "**Not like for like:** the reviews are a part of the official ones." in said
+    assert "**Not like for like:** only a part of the official reviews is used." in said
 
 
 def test_duplicates_across_splits_and_imbalance_are_told(of):
