@@ -108,9 +108,10 @@ def _finding(results: Results, comparisons: Comparisons, pairs: list[tuple[str, 
         return f"We cannot tell: on {reviews}, no two models differ significantly."
     if len(unclear) > 6:
         shown = f"among them {unclear[0][0]} and {unclear[0][1]}"
+    others = "pair" if len(unclear) == 1 else f"{len(unclear):,} pairs"
     return (
-        f"**{len(pairs) - len(unclear)} of {len(pairs)} are.** On {reviews}, the other "
-        f"{plural(len(unclear), 'pair')} cannot be told apart: {shown}."
+        f"**{len(pairs) - len(unclear)} of {len(pairs)} are.** On {reviews}, the other {others} "
+        f"cannot be told apart: {shown}."
     )
 
 

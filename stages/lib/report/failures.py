@@ -61,8 +61,8 @@ def _finding(results: Results) -> str:
     wrong, everyone, one = (int((right == n).sum()) for n in (0, len(results.models), 1))
     return (
         f"Of {plural(count, 'test review')}, all models get {everyone:,} right "
-        f"({everyone / count:.0%}) and {wrong:,} wrong ({wrong / count:.0%}); only one model gets "
-        f"the right answer on {one:,}."
+        f"({everyone / count:.0%}) and {wrong:,} wrong ({wrong / count:.0%}); on {one:,}, only one "
+        "model is right."
     )
 
 

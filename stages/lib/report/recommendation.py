@@ -254,8 +254,8 @@ def _how_to_read(results: Results) -> str:
         "evaluations (for the SVM, all values of C). Peak memory is that of the process (on a GPU, "
         "that of the GPU). Size on disk is what was saved; for LoRA that is the adapter and the "
         "head, which also need the backbone. The SVM and the head train on cached [CLS] vectors, "
-        "whose extraction is not counted. Costs were measured once, on "
-        f"{escape(machine['device'])}, {escape(machine['precision'])}."
+        "whose extraction is not counted. Costs were measured once "
+        f"({escape(machine['device'])}, {escape(machine['precision'])})."
     )
 
 

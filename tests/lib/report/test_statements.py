@@ -129,7 +129,7 @@ def test_the_matrix_says_better_worse_or_cannot_tell(of):
     assert verdicts["svm", "finetune-full"] == "worse"
     assert verdicts["finetune-full", "lora"] == verdicts["lora", "finetune-full"] == "cannot tell"
     assert "**14 of 15 are.**" in prose(section)
-    assert "the other 1 pair cannot be told apart: finetune-full and lora." in prose(section)
+    assert "the other pair cannot be told apart: finetune-full and lora." in prose(section)
 
 
 def test_p_is_corrected_for_all_pairs(of):
@@ -254,7 +254,7 @@ def test_reviews_that_all_get_wrong_and_that_only_one_gets_right_are_listed(of):
     tables = {block.key: block for block in section.blocks if hasattr(block, "rows")}
     assert tables["all-wrong"].caption.startswith("20 test reviews that all models get wrong; the")
     assert len(tables["all-wrong"].rows) == failures.SHOWN
-    # The surest first.
+    # The most confident come first.
     assert tables["all-wrong"].rows[0][0].text == results.texts[19]
     assert [row[0].text for row in tables["only-one-right"].rows] == [
         results.texts[31],
@@ -262,9 +262,7 @@ def test_reviews_that_all_get_wrong_and_that_only_one_gets_right_are_listed(of):
     ]
     assert {row[2] for row in tables["only-one-right"].rows} == {"svm"}
     said = prose(section)
-    assert (
-        "get 978 right (98%) and 20 wrong (2%); only one model gets the right answer on 2" in said
-    )
+    assert "get 978 right (98%) and 20 wrong (2%); on 2, only one model is right." in said
     none = of(dict.fromkeys(WRONG, 0))
     assert "No test review is misclassified by all models." in prose(failures.section(none, "lora"))
 
