@@ -211,10 +211,10 @@ def test_bf16_is_close_to_fp32(run):
             "data/raw/test.parquet: column 'label' holds int64, expected text",
         ),
         (["--model", "svm"], "standard input: no texts in it"),
-        (["--model", "svm", GOOD, "--file", "-"], "texts and --file: give one of them"),
-        (["--model", "svm", "data/predictions/svm.csv"], "is a file: --file data/predictions/svm"),
+        (["--model", "svm", GOOD, "--file", "-"], "texts and --file: give only one"),
+        (["--model", "svm", "data/predictions/svm.csv"], "is a file: use --file data/predictions"),
         (["--model", "svm", GOOD, "--output", "out.txt"], "it should end in .csv or .jsonl"),
-        (["--model", "data/raw", GOOD], "data/raw: not a model: no config.json or adapter_config"),
+        (["--model", "data/raw", GOOD], "data/raw: not a model: it has no config.json or adapter_"),
         (["--model", "data/backbone", GOOD], "data/backbone: no trained classifier"),
         (
             ["--model", "svm", GOOD, "--precision", "fp16"],
@@ -240,7 +240,7 @@ def test_a_model_that_is_not_here_is_said_with_how_to_get_it(run, tmp_path, monk
 @pytest.mark.parametrize("name", ["svm", "lora"])
 def test_a_model_without_its_base_says_so(run, here, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"data/backbone'? is not here; run from the"):
+    with pytest.raises(InputError, match=r"data/backbone'? does not exist; run this from the"):
         run("--model", here.path / "data/models" / name, GOOD)
 
 
