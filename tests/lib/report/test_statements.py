@@ -1,4 +1,4 @@
-"""Each statement of the report follows from the numbers: other numbers, another statement."""
+"""Each statement of the report follows from the numbers: other numbers give another statement."""
 
 import experiment
 import pytest
@@ -9,7 +9,7 @@ from stages.lib.report import claims, data, differences, failures, overview, rec
 from stages.lib.report import training as trained
 from stages.lib.report.content import Text
 
-# Wrong on so many of 1,000 reviews, all on the same ones: full best, the SVM worst.
+# The number of wrong reviews of 1,000, the first ones for every model: full is best.
 WRONG = {
     "svm": 270,
     "finetune-head": 260,
@@ -22,7 +22,7 @@ WRONG = {
 
 @pytest.fixture
 def of(tmp_path, monkeypatch):
-    """Results with these wrong reviews, other files changed before they are read."""
+    """Make Results with these wrong reviews, changing other files before they are read."""
 
     def make(wrong=None, changes=(), **options):
         experiment.write(tmp_path, wrong=WRONG | (wrong or {}), **options)
@@ -133,7 +133,7 @@ def test_the_matrix_says_better_worse_or_cannot_tell(of):
 
 
 def test_p_is_corrected_for_all_pairs(of):
-    """Of 8 reviews that one of two alone gets right p is 0.008: not small among 15."""
+    """With 8 reviews that only one model gets right, p is 0.008: not small among 15 tests."""
     results = of(dict.fromkeys(WRONG, 200) | {"lora": 192})
     found = differences.of_all(results)["lora", "svm"]
     assert found.pair.p == pytest.approx(2 / 2**8)
