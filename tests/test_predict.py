@@ -1,4 +1,4 @@
-"""commands.predict: trained models on texts of one's own."""
+"""commands.predict: trained models on a user's texts."""
 
 import csv
 import io
@@ -23,10 +23,10 @@ from stages.lib.core.paths import MODELS
 from stages.lib.models import prediction, registry
 from stages.lib.reviews import texts
 
-# Opposite beyond doubt to the miniature's SVM, in whichever precision its vectors were extracted.
+# Clear cases for the miniature's SVM, in whichever precision its vectors were extracted.
 GOOD, BAD = "witty witty great", "it is dull and tedious"
 
-# Run in the precision that `auto` gives, and then in the other one (see `make test`).
+# Run in the precision that `auto` means here, and then in the other one (see `make test`).
 pytestmark = pytest.mark.precision
 
 
@@ -38,7 +38,7 @@ def here(ran, monkeypatch):
 
 @pytest.fixture
 def both(here, monkeypatch, capsys):
-    """The command with these arguments, in this process; gives what it printed on both streams."""
+    """Run the command in this process; returns what it printed on both streams."""
 
     def run(*args, stdin=b""):
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, args)])
@@ -51,7 +51,7 @@ def both(here, monkeypatch, capsys):
 
 @pytest.fixture
 def run(both):
-    """As `both`, gives standard output."""
+    """Like `both`, but returns only standard output."""
     return lambda *args, **options: both(*args, **options).out
 
 
@@ -149,7 +149,7 @@ def test_an_empty_text_keeps_its_line_and_has_no_label(both):
 
 @pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
 def test_a_long_text_is_cut_where_training_did(here, name):
-    """32 tokens, of which two are [CLS] and [SEP]."""
+    """The limit is 32 tokens, two of which are [CLS] and [SEP]."""
     kept = ["great"] * 30
     model = prediction.load(MODELS / name, "fp32")
     first, longer, other = (
@@ -285,7 +285,7 @@ def test_a_reader_that_leaves_early_is_no_error(here, tmp_path):
 def test_an_interrupt_ends_it_quietly(here, tmp_path):
     command = [sys.executable, "-m", "commands.predict", "--model", "svm"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    # Tests in the background of a script ignore it, and what they start would too.
+    # In a script's background job, tests ignore SIGINT, and so would the processes they start.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=here.path, **pipes) as process:
         signal.signal(signal.SIGINT, before)
