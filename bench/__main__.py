@@ -1,11 +1,11 @@
-"""Ours against theirs, side by side: make bench.
+"""Benchmark the stages against the tutorials' way: make bench.
 
     python -m bench [--rounds 3] [--reviews 1024] [--only SECTION ...]
 
-Each comparison runs our stage and what a user would write otherwise (bench/theirs.py) one after the
-other, `rounds` times, on the same reviews, batch size and epochs, each in a process of its own.
-Writes metrics/bench.json and metrics/bench.md. Works in tmp/bench; data/raw and data/backbone must
-be there (dvc repro download).
+Each comparison runs our stage and then what a user would write instead (bench/theirs.py), `rounds`
+times, on the same reviews with the same batch size and epochs, each in its own process. Writes
+metrics/bench.json and metrics/bench.md. Temporary files go to tmp/bench. data/raw and data/backbone
+must exist (dvc repro download).
 """
 
 import argparse
@@ -26,14 +26,14 @@ RESULTS = Path("metrics/bench.json")
 REPORT = Path("metrics/bench.md")
 SECTIONS = {
     "embedded": "each stage against the tutorials' way, on the backbone of data/backbone",
-    "all": "what is too quick for a part of the reviews, on all of them",
-    "base": "the same on DistilBERT-base's shapes with random weights",
-    "roofline": "FLOP/s over those of a matrix product",
+    "all": "on all reviews, the stages that are too quick to time on a part of them",
+    "base": "the same with DistilBERT-base's shapes and random weights",
+    "roofline": "FLOP/s relative to those of a matrix product",
     "growth": "time and memory at ten times the data",
     "memory": "peak memory by stage and precision",
     "corpus": "time and memory of the stages before the networks at 50,000 and 1,000,000 reviews",
     "cache": "DVC's hashing, copies and links of a gigabyte",
-    "nothing": "dvc repro with nothing to do against dvc status",
+    "nothing": "dvc repro with nothing to do, against dvc status",
 }
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     args = parser.parse_args()
     if not all(map(Path.is_file, raw().values())) or not Path("data/backbone").is_dir():
-        sys.exit("error: data/raw and data/backbone are not here: dvc repro download")
+        sys.exit("error: data/raw or data/backbone does not exist: run 'dvc repro download'")
 
     results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     results["machine"] = compare.machine()
@@ -59,7 +59,7 @@ def main() -> None:
                 else run(section, args.rounds, args.reviews)
             ),
         }
-        # After each, so that a run that is stopped loses nothing.
+        # Write after each section, so that a run that is stopped loses nothing.
         outputs.write_json(RESULTS, results)
         with outputs.replacing(REPORT) as aside:
             aside.write_text(markdown.write(results), encoding="utf-8")
@@ -67,12 +67,12 @@ def main() -> None:
 
 
 def raw() -> dict[str, Path]:
-    """The files of data/raw."""
+    """Return the files of data/raw by split."""
     return {split: project.ROOT / "data/raw" / f"{split}.parquet" for split in SPLITS}
 
 
 def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
-    """The figures of a section."""
+    """Measure the figures of a section."""
     embedded = project.ROOT / "data/backbone"
     base = WORK / "base-shapes"
     if section == "all":
@@ -82,8 +82,8 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         )
         return compare.sides(there, rounds, compare.QUICK, epochs=3, whole_dag=False)
     if section in ("embedded", "base"):
-        # DistilBERT-base computes four times as much a token, and with random weights no score
-        # means anything: fewer reviews of both.
+        # DistilBERT-base computes four times as much per token, and with random weights the scores
+        # mean nothing, so fewer training and test reviews are used.
         small = section == "base"
         size = reviews // 4 if small else reviews
         splits = {"train": size, "validation": min(256, size), "test": size if small else 1060}
@@ -92,8 +92,8 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         there = project.Project(WORK / section, data, backbone)
         return compare.sides(there, rounds, whole_dag=not small)
     if section == "growth":
-        # More than a pool of batches has: else the longest batch, which is the peak of memory, is
-        # shorter at x1.
+        # Use more reviews than a pool of batches holds; otherwise the longest batch, which sets the
+        # peak memory, would be shorter at x1.
         reviews = max(reviews, 2048)
     splits = {"train": reviews, "validation": min(256, reviews), "test": min(256, reviews)}
     data = project.sample(WORK / "reviews", splits)

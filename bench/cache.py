@@ -1,4 +1,4 @@
-"""What DVC's cache costs by bytes and by files: hashing, copies, links."""
+"""The cost of DVC's cache by bytes and by files: hashing, copies, links."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ LINKS = ("copy", "hardlink")
 
 
 def measure(project: Project) -> dict[str, Any]:
-    """Seconds of DVC's commands on a gigabyte, as one file and as many, copied and linked."""
+    """Time DVC's commands (in s) on a gigabyte, as one file and as many, copied and linked."""
     return {
         "layouts": {
             layout: {link: _session(project, files, link) for link in LINKS}
@@ -26,7 +26,7 @@ def measure(project: Project) -> dict[str, Any]:
 def _session(project: Project, files: int, link: str) -> dict[str, float]:
     place = project.path.with_name(f"{project.path.name}-{files}-{link}")
     there = Project(place, project.reviews, project.backbone)
-    # Only what is added below: the pipeline's own files would be looked at as well.
+    # Remove the pipeline, so that DVC looks only at the data added below.
     (place / "dvc.yaml").unlink()
     there.run("dvc", "config", "cache.type", link)
     data = place / "gigabyte"

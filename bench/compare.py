@@ -1,4 +1,4 @@
-"""The measurements of the bench: each gives plain numbers, markdown.py says them."""
+"""The measurements of the benchmark; each returns plain numbers, which markdown.py reports."""
 
 import json
 import platform
@@ -24,7 +24,7 @@ SCRIPTS = {
     "finetune-full": "stages.finetune_full",
     "lora": "stages.lora",
 }
-# Ours, theirs (bench/theirs.py).
+# Pairs of our stage and their reference (bench/theirs.py).
 PAIRS = (
     ("tokenize", "tokenize"),
     ("extract-cls-features", "pipeline"),
@@ -33,12 +33,12 @@ PAIRS = (
     ("finetune-full", "full"),
     ("lora", "lora"),
 )
-# So fast that on a part of the reviews the time is that of their start.
+# Pairs so fast that, on a part of the reviews, start-up would dominate the time.
 QUICK = (("tokenize", "tokenize"), ("finetune-head", "head"))
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine on which the figures were measured."""
     device = precision.device()
     cpu = [
         line.partition(":")[2].strip()
@@ -55,7 +55,7 @@ def machine() -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, least and most, to four digits."""
+    """Return the median, minimum and maximum, to four significant digits."""
     named = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     return {name: float(f"{value:.4g}") for name, value in named.items()}
 
@@ -66,7 +66,7 @@ def run_stage(project: Project, name: str) -> Run:
 
 
 def work(project: Project, name: str) -> dict[str, float]:
-    """Seconds of the stage's main loop, and its test accuracy."""
+    """Return the seconds of the stage's main loop and, for a model, its test accuracy."""
     seconds = project.read(f"metrics/costs/{name}.json")["seconds"]
     if name in ("tokenize", "extract-cls-features"):
         return {"seconds": seconds}
@@ -84,7 +84,7 @@ def sides(
     epochs: int = 1,
     whole_dag: bool,
 ) -> dict[str, Any]:
-    """Stages against theirs, and the whole DAG against their sum."""
+    """Compare stages with their references, and the whole DAG with the sum of the references."""
     for name in TRAINED:
         project.set(name, epochs=epochs)
     project.set("svm", C=[0.01])
@@ -96,7 +96,8 @@ def sides(
     dag: list[float] = []
     settings = _settings(project)
     for seed in tqdm(range(rounds), unit="round"):
-        # One epoch of few reviews: the seed alone moves scores by some points, on both sides.
+        # With one epoch of few reviews, the seed alone changes scores by some points, on both
+        # sides.
         project.set(None, seed=seed)
         for name, runs in ours.items():
             done = run_stage(project, name)
@@ -135,7 +136,7 @@ def sides(
 
 
 def _head_with_extraction(project: Project, ours: dict[str, Any], theirs: dict[str, Any]) -> float:
-    """How much longer theirs takes than our head and the extraction of its features."""
+    """Return the time of theirs over that of our head and the extraction of its features."""
     runs = ours.get("extract-cls-features", [work(project, "extract-cls-features")])
     extraction, head, reference = (
         statistics.median(run["seconds"] for run in part)
@@ -161,8 +162,10 @@ def _settings(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def _whole_dag(project: Project) -> float:
-    """Seconds of dvc repro from the local files on, nothing cached, up to all models: what theirs
-    does too."""
+    """Time dvc repro (in s) from the local files to all models, with nothing cached.
+
+    This is the work that the references do, too.
+    """
     again = Project(project.path.with_name("dag"), project.reviews, project.backbone)
     for name in (*TRAINED, "lora-2e-5", "lora-2e-4"):
         again.set(name, epochs=1)
@@ -193,7 +196,7 @@ def _row(
 
 
 def _interval(accuracy: float, count: int) -> dict[str, float]:
-    """With the 95% interval of Wilson."""
+    """Return the accuracy with its 95% interval (Wilson)."""
     interval = binomtest(round(accuracy * count), count).proportion_ci(method="wilson")
     return {
         "value": round(accuracy, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)
@@ -201,7 +204,7 @@ def _interval(accuracy: float, count: int) -> dict[str, float]:
 
 
 def roofline(project: Project) -> dict[str, Any]:
-    """FLOP/s of the matrix product and the shares of it that the stages reach."""
+    """Measure the FLOP/s of a matrix product, and the share of it that each step reaches."""
     project.module("stages.download")
     project.module("stages.tokenize")
     chosen = precision.resolve("auto")
@@ -210,7 +213,7 @@ def roofline(project: Project) -> dict[str, Any]:
 
 
 def growth(one: Project, ten: Project) -> dict[str, Any]:
-    """Seconds and peak memory of stages at the data and at ten times the data."""
+    """Measure seconds and peak memory (MB) of stages on the data and on ten times the data."""
     measured: dict[str, dict[str, dict[str, float]]] = {}
     for size, project in (("x1", one), ("x10", ten)):
         for name in TRAINED:
@@ -229,7 +232,7 @@ def growth(one: Project, ten: Project) -> dict[str, Any]:
 
 
 def memory(project: Project) -> dict[str, Any]:
-    """Peak memory (MB) of training and extraction in 32 and in 16 bit."""
+    """Measure peak memory (MB) of training and extraction in 32-bit and 16-bit precision."""
     for name in TRAINED:
         project.set(name, epochs=1)
     project.set("dataset", subset=128)
@@ -256,7 +259,7 @@ def memory(project: Project) -> dict[str, Any]:
 
 
 def nothing(project: Project, rounds: int) -> dict[str, Any]:
-    """Seconds of dvc repro with nothing to do, and of dvc status, in turns."""
+    """Time dvc repro with nothing to do, and dvc status, in turns (in s)."""
     for name in (*TRAINED, "lora-2e-5", "lora-2e-4"):
         project.set(name, epochs=1)
     project.set("dataset", subset=64)

@@ -1,7 +1,7 @@
 """A corpus that does not fit into memory: time and peak memory of the stages before the networks.
 
-Reviews are perturbed copies in parquet shards, as the Hub names them; the backbone is a miniature,
-so that a million ends.
+The reviews are perturbed copies in parquet shards, named as on the Hub. The backbone is a
+miniature, so that a million reviews finish in reasonable time.
 """
 
 import shutil
@@ -23,12 +23,12 @@ STAGES = {
     "svm": "stages.svm",
 }
 SHARD = 100_000
-# Of validation and of test.
+# Reviews of validation and of test.
 OTHERS = 10_000
 
 
 def measure(work: Path, small: int = SMALL, large: int = LARGE) -> dict[str, Any]:
-    """Seconds and peak memory (MB) of each stage as a process of its own, at two sizes."""
+    """Measure seconds and peak memory (MB) of each stage, in its own process, at two sizes."""
     stages: dict[str, dict[str, Any]] = {}
     backbone = miniature(work / "corpus-backbone")
     for key, count in (("small", small), ("large", large)):
@@ -48,8 +48,10 @@ def measure(work: Path, small: int = SMALL, large: int = LARGE) -> dict[str, Any
 
 
 def write_shards(directory: Path, count: int) -> Path:
-    """So many training reviews of data/raw, and OTHERS for validation and test: copies in which two
-    words are swapped, by SHARD of them a file."""
+    """Write `count` training reviews, and OTHERS for validation and test, in shards of SHARD.
+
+    They are copies of the reviews of data/raw in which two words are swapped.
+    """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     random = np.random.default_rng(0)
@@ -71,7 +73,7 @@ def write_shards(directory: Path, count: int) -> Path:
 
 
 def _swapped(words: list[str], one: float, two: float) -> str:
-    """The words with two exchanged: those at these shares of their number."""
+    """Join the words after swapping those at the relative positions `one` and `two` in [0, 1)."""
     words = words.copy()
     first, second = int(one * len(words)), int(two * len(words))
     words[first], words[second] = words[second], words[first]
@@ -79,7 +81,7 @@ def _swapped(words: list[str], one: float, two: float) -> str:
 
 
 def miniature(directory: Path) -> Path:
-    """A DistilBERT of one layer, 64 wide, random weights, with the tokenizer of data/backbone."""
+    """Save a DistilBERT of one layer of width 64, random weights, and data/backbone's tokenizer."""
     import torch
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 

@@ -1,4 +1,4 @@
-"""metrics/bench.md from the figures, with the targets beside them."""
+"""Rendering of metrics/bench.md from the figures, with the targets alongside."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ import pandas as pd
 
 NOTES = Path(__file__).with_name("notes.md")
 
-# What a machine with AVX512-BF16 should reach; times the reference's speed.
+# Speed relative to the reference that a machine with AVX512-BF16 should reach.
 TARGETS = {
     ("tokenize", "tokenize"): 5,
     ("extract-cls-features", "pipeline"): 7,
@@ -17,7 +17,7 @@ TARGETS = {
     ("lora", "lora"): 5.5,
 }
 REFERENCES = {
-    "tokenize": "`Dataset.map`, a review at a time",
+    "tokenize": "`Dataset.map`, one review at a time",
     "pipeline": '`pipeline("feature-extraction")`',
     "pipeline-32": "the same with batch_size=32",
     "head": "Trainer, frozen backbone",
@@ -30,20 +30,20 @@ ROOFS = {
 }
 TITLES = {
     "embedded": "on the backbone of data/backbone",
-    "all": "on all reviews: what is too quick for a part of them",
+    "all": "on all reviews, for stages too quick to time on a part",
     "base": "on DistilBERT-base's shapes",
 }
 SHAPES = {"embedded": "the backbone of data/backbone", "base": "DistilBERT-base's shapes"}
 
 
 def write(results: dict[str, Any]) -> str:
-    """The report of all sections that were measured."""
+    """Render the report of all sections that were measured."""
     machine = results["machine"]
     parts = [
-        "# Bench\n\nMade by `make bench`: every figure here is in bench.json. "
+        "# Benchmark\n\nWritten by `make bench`; every figure is also in bench.json. "
         f"Machine: {machine['device']}, {machine['threads']} threads, precision "
         f"{machine['precision']} (`auto`); torch {machine['torch']}, Python {machine['python']}. "
-        "The targets are for 2 cores with AVX512-BF16; without native bf16 both sides run in fp32."
+        "The targets are for 2 cores with AVX512-BF16; without native bf16, both sides run in fp32."
     ]
     for name, says in (
         ("embedded", _sides),
@@ -91,24 +91,24 @@ def _sides(name: str, section: dict[str, Any]) -> str:
     return f"""\
 ## Side by side {TITLES[name]}
 
-{section["rounds"]} rounds in turns on {section["train"]:,} training reviews, \
-{section["epochs"]} epoch{"s" if section["epochs"] > 1 else ""}; medians (least to most) of the \
-work itself, without imports and loading. Accuracies are means over the rounds, each with a seed \
-of its own on both sides, and agree where their 95% intervals (Wilson, {section["test"]:,} test \
-reviews) overlap. {section["date"]}.
+Ours and theirs ran in turns for {section["rounds"]} rounds on {section["train"]:,} training \
+reviews, {section["epochs"]} epoch{"s" if section["epochs"] > 1 else ""}. The figures are medians \
+(minimum to maximum) for the work itself, without imports and loading. Accuracies are means over \
+the rounds, each with its own seed on both sides; they agree if their 95% intervals (Wilson, \
+{section["test"]:,} test reviews) overlap. Measured {section["date"]}.
 
 {_table(rows)}
 
-The head with extraction's time added: {section["head_with_extraction"]:g} times.\
+With the time of extraction added, the head is {section["head_with_extraction"]:g} times as fast.\
 {_dag(section["dag"]) if "dag" in section else ""}"""
 
 
 def _dag(dag: dict[str, Any]) -> str:
     return (
-        " The whole DAG up to all models (`dvc repro` from local files, starting each stage "
-        f"included): {_spread(dag['ours'])} s. The sum of theirs (tokenize, pipeline, head, full, "
-        f"three times LoRA; whole processes): {_spread(dag['theirs'])} s, {dag['ratio']:g} times "
-        "as long (target: 4)."
+        " The whole DAG up to all models (`dvc repro` from local files, including the start of "
+        f"each stage) takes {_spread(dag['ours'])} s. Theirs (tokenize, pipeline, head, full, "
+        f"three times LoRA; whole processes) take {_spread(dag['theirs'])} s in total, "
+        f"{dag['ratio']:g} times as long (target: 4)."
     )
 
 
@@ -122,7 +122,7 @@ def _roofline(_: str, section: dict[str, Any]) -> str:
                 f"{step} (target)": f"{share:.0%} ({ROOFS[shape][step]:.0%})"
                 for step, share in section[shape]["shares"].items()
             },
-            "GFLOPs a review": ", ".join(
+            "GFLOPs per review": ", ".join(
                 f"{flops / 1e9:.2g}" for flops in section[shape]["flops_per_review"].values()
             ),
         }
@@ -131,8 +131,9 @@ def _roofline(_: str, section: dict[str, Any]) -> str:
     return f"""\
 ## Roofline
 
-FLOP/s of a step (PyTorch's counter, padding included) over those of a large matrix product in the \
-same process and dtype; FLOPs a review in the order of the columns before. {section["date"]}.
+The shares are the FLOP/s of a step (PyTorch's counter, padding included) relative to those of a \
+large matrix product in the same process and dtype. FLOPs per review are in the order of the \
+preceding columns. Measured {section["date"]}.
 
 {_table(rows)}"""
 
@@ -153,9 +154,9 @@ def _growth(_: str, section: dict[str, Any]) -> str:
     return f"""\
 ## Growth
 
-{section["reviews"]:,} training reviews, and ten times as many (repeated, with two words swapped). \
-Targets: time at most x10.5; memory at most x1.2 (tokenize, extract-cls-features) and x1.1 \
-(training). {section["date"]}.
+The data are {section["reviews"]:,} training reviews (x1), and ten times as many (x10: repeated, \
+with two words swapped). Targets: time ratio at most 10.5; memory ratio at most 1.2 (tokenize, \
+extract-cls-features) or 1.1 (training). Measured {section["date"]}.
 
 {_table(rows)}"""
 
@@ -177,8 +178,9 @@ def _memory(_: str, section: dict[str, Any]) -> str:
     return f"""\
 ## Memory
 
-Peak of each stage (on a CPU of the process, libraries included; on a GPU of what PyTorch \
-allocated). LoRA takes {lora / full:.0%} of what full fine-tuning takes, in fp32. {section["date"]}.
+The table shows the peak memory of each stage: on a CPU that of the process, libraries included; \
+on a GPU what PyTorch allocated. In fp32, LoRA takes {lora / full:.0%} of the memory of full \
+fine-tuning. Measured {section["date"]}.
 
 {_table(rows)}"""
 
@@ -198,11 +200,11 @@ def _corpus(_: str, section: dict[str, Any]) -> str:
         for name, sizes in section["stages"].items()
     ]
     return f"""\
-## A corpus that does not fit
+## Corpus that does not fit into memory
 
-{small} and {large} training reviews (perturbed copies, in parquet shards) on a miniature \
-backbone; each stage a process of its own, starting included. Targets: memory at most x1.3, time \
-at most x{section["large"] / section["small"]:g}. {section["date"]}.
+The stages ran on {small} and {large} training reviews (perturbed copies, in parquet shards) with \
+a miniature backbone, each stage in its own process, including its start. Targets: memory ratio at \
+most 1.3, time ratio at most {section["large"] / section["small"]:g}. Measured {section["date"]}.
 
 {_table(rows)}"""
 
@@ -217,8 +219,8 @@ def _cache(_: str, section: dict[str, Any]) -> str:
     return f"""\
 ## DVC's cache
 
-Whole commands on a gigabyte of random bytes; after "touched", DVC cannot trust what it knows of a \
-file and hashes it again. {section["date"]}.
+Times are those of whole commands on a gigabyte of random bytes. After "touched", DVC cannot rely \
+on the hash that it knows of a file and computes it again. Measured {section["date"]}.
 
 {_table(rows)}"""
 
@@ -227,8 +229,8 @@ def _nothing(_: str, section: dict[str, Any]) -> str:
     return f"""\
 ## Nothing to do
 
-`dvc repro` {_spread(section["repro"], 2)} s, `dvc status` {_spread(section["status"], 2)} s: \
-{section["ratio"]:g} times as long (target: 1.2). {section["date"]}."""
+`dvc repro` takes {_spread(section["repro"], 2)} s, which is {section["ratio"]:g} times as long as \
+`dvc status` with {_spread(section["status"], 2)} s (target: 1.2). Measured {section["date"]}."""
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -1,9 +1,9 @@
-"""What more reviews take, from the figures of the last run on this machine.
+"""Estimate the time and price of more reviews from the rates of the last run on this machine.
 
     python -m bench.plan [--euros-per-hour 0.1] [--reviews 1e7 1e9]
 
-Reads metrics/costs; time is taken to grow with the reviews, which the bench has measured
-(metrics/bench.md: growth, corpus). The price is that of the machine which ran it.
+Reads metrics/costs. It assumes that time grows in proportion to the reviews, which the benchmark
+has measured (metrics/bench.md: growth, corpus). The price is that of the machine of that run.
 """
 
 import argparse
@@ -13,17 +13,17 @@ from pathlib import Path
 import pandas as pd
 
 COSTS = Path(__file__).parents[1] / "metrics/costs"
-# As in the table: what is counted in reviews, over all epochs.
+# Titles in the table of the steps whose rate is in reviews per second (over all epochs).
 STEPS = {
     "tokenize": "tokenize",
     "extract-cls-features": "extract-cls-features",
-    "finetune-full": "finetune-full, an epoch",
-    "lora": "lora, an epoch",
+    "finetune-full": "finetune-full, one epoch",
+    "lora": "lora, one epoch",
 }
 
 
 def table(euros_per_hour: float, reviews: list[float]) -> pd.DataFrame:
-    """Reviews a second and a euro, and the time and price of so many reviews, by step."""
+    """Tabulate, by step, reviews per second and per euro, and the time and price of `reviews`."""
     rows = []
     for name, title in STEPS.items():
         costs = json.loads((COSTS / f"{name}.json").read_text(encoding="utf-8"))
@@ -41,7 +41,7 @@ def table(euros_per_hour: float, reviews: list[float]) -> pd.DataFrame:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that a person would take."""
+    """Format a duration in the unit that a person would choose."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
@@ -49,7 +49,7 @@ def duration(seconds: float) -> str:
 
 
 def _rounded(value: float) -> float:
-    """To two digits."""
+    """Round to two significant digits."""
     short = float(f"{value:.2g}")
     return int(short) if short >= 10 else short
 

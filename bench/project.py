@@ -1,4 +1,4 @@
-"""A copy of the pipeline in a folder of its own, on a sample of reviews, to time commands in."""
+"""A copy of the pipeline in its own folder, on a sample of reviews, in which commands are timed."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from stages.lib.core.paths import SPLITS
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("stages", "bench", "libraries.yaml", "dvc.yaml", "local")
-# The peak of memory of a process counts from that which started it: a small one does.
+# A child's peak memory includes that of the process it was forked from, so a small process starts
+# the command.
 LAUNCHER = """
 import pathlib, resource, subprocess, sys
 status = subprocess.call(sys.argv[2:])
@@ -31,7 +32,7 @@ sys.exit(status)
 
 @dataclass(frozen=True)
 class Run:
-    """A command that ended: wall-clock seconds, peak of resident memory (MB), standard output."""
+    """A finished command: wall-clock seconds, peak resident memory (MB), standard output."""
 
     seconds: float
     memory: float
@@ -39,7 +40,7 @@ class Run:
 
 
 class Project:
-    """Runs stages and references on its own reviews and backbone."""
+    """A project that runs stages and references on its own reviews and backbone."""
 
     def __init__(self, path: Path, reviews: Path, backbone: Path) -> None:
         self.path, self.reviews, self.backbone = path, reviews, backbone
@@ -53,14 +54,17 @@ class Project:
         self.set("backbone", path=str(backbone))
 
     def set(self, section: str | None, **values: Any) -> None:
-        """Change parameters, of a section or above the sections."""
+        """Change parameters of a section, or top-level parameters if `section` is None."""
         yaml = YAML()
         content = yaml.load(self.path / "params.yaml")
         (content[section] if section else content).update(values)
         yaml.dump(content, self.path / "params.yaml")
 
     def run(self, *command: str, stdin: str = "") -> Run:
-        """Run a command here, alone; its output is kept unless it fails."""
+        """Run a command in the project's folder and measure it.
+
+        If it fails, exit with its output.
+        """
         env = os.environ | {"TQDM_DISABLE": "1", "HF_HUB_OFFLINE": "1"}
         start = time.perf_counter()
         with (
@@ -89,14 +93,14 @@ class Project:
         return self.run(sys.executable, "-m", name, *args, stdin=stdin)
 
     def read(self, path: str) -> dict[str, Any]:
-        """A JSON file that a stage wrote."""
+        """Read a JSON file that a stage wrote."""
         return json.loads((self.path / path).read_text(encoding="utf-8"))
 
 
 def sample(directory: Path, sizes: dict[str, int], times: int = 1) -> Path:
-    """Reviews for a project: so many of each split (repeated where there are fewer), `times` over.
+    """Write `sizes` reviews of each split (repeated if there are fewer), `times` over.
 
-    A copy swaps two words of its review, so that no text is there twice.
+    In each copy of a review two words are swapped, so that no text occurs twice.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
@@ -118,7 +122,7 @@ def sample(directory: Path, sizes: dict[str, int], times: int = 1) -> Path:
 
 
 def base_shapes(directory: Path) -> Path:
-    """A backbone of DistilBERT-base's shapes: random weights, the tokenizer of data/backbone."""
+    """Save a backbone with DistilBERT-base's shapes, random weights, data/backbone's tokenizer."""
     import torch
     from transformers import AutoTokenizer, DistilBertConfig, DistilBertModel
 

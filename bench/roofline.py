@@ -1,10 +1,10 @@
-"""How near to the hardware: FLOP/s of extraction and training steps over those of a matrix product.
+"""Measure the FLOP/s of extraction and training steps relative to those of a matrix product.
 
     python -m bench.roofline {fp32,bf16,fp16}
 
-Run in a project whose data/tokenized and data/backbone are there. The steps are made of what the
-stages are made of; FLOPs are those that PyTorch's own counter sees in them, padding included. A
-line of JSON goes to standard output.
+Run it in a project with data/tokenized and data/backbone. The steps use the same parts as the
+stages; FLOPs are counted by PyTorch's own counter and include padding. One line of JSON goes to
+standard output.
 """
 
 import json
@@ -32,7 +32,7 @@ def synchronize() -> None:
 
 
 def best(run: Callable[[], object], times: int) -> float:
-    """Seconds of the fastest of so many runs."""
+    """Return the seconds of the fastest of `times` runs."""
     seconds = []
     for _ in range(times):
         synchronize()
@@ -44,14 +44,14 @@ def best(run: Callable[[], object], times: int) -> float:
 
 
 def matmul_peak(dtype: torch.dtype) -> float:
-    """FLOP/s of a product of two large square matrices."""
+    """Measure the FLOP/s of a product of two large square matrices."""
     size = 8192 if torch.cuda.is_available() else 2048
     one = torch.randn(size, size, device=precision.device()).to(dtype)
     return 2 * size**3 / best(lambda: one @ one, 7)
 
 
 def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> tuple[float, float]:
-    """FLOP/s and FLOPs a review, over the batches, the first few of which only warm up."""
+    """Measure FLOP/s and FLOPs per review over the batches; the first WARMUP only warm up."""
     for batch in data[:WARMUP]:
         step(batch)
     counter = FlopCounterMode(display=False)
@@ -86,7 +86,7 @@ def main(chosen: str) -> None:
     first_token.only(model)
     model.to(device, dtype)
     budget = batches.TokenBudget(split.lengths, settings.extract_cls_features.tokens_per_batch)
-    # The longest come first: take from all lengths.
+    # The longest batches come first, so take batches of all lengths.
     order = torch.linspace(0, len(budget.batches) - 1, WARMUP + STEPS).long().tolist()
 
     @torch.inference_mode()

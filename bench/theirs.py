@@ -1,9 +1,9 @@
-"""What a user would write otherwise: each step as the libraries' own tutorials teach it.
+"""References: each step as a user would write it instead, the way the libraries' tutorials teach.
 
     python -m bench.theirs {tokenize,pipeline,pipeline-32,head,full,lora} < settings.json
 
-Nothing of the stages is used here. The settings name the data, the backbone, the seed, the batch
-size, the epochs and the learning rate; a line of JSON with seconds, samples and the test accuracy
+Nothing from the stages is used here. The settings give the data, the backbone, the seed, the batch
+size, the epochs and the learning rate. One line of JSON with seconds, samples and test accuracy
 goes to standard output. The time is that of the work itself, without imports and loading.
 """
 
@@ -41,7 +41,7 @@ def load(settings: SimpleNamespace, **options: str) -> DatasetDict:
 
 def tokenize(settings: SimpleNamespace) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(settings.backbone)
-    # From files to files, as the stage does it.
+    # Read from files and write to files, as the stage does.
     with tempfile.TemporaryDirectory() as directory:
         start = time.perf_counter()
         dataset = load(settings, cache_dir=directory)

@@ -1,1 +1,1 @@
-"""What users run beside the pipeline: predictions on their own texts, statistics over seeds."""
+"""Commands that users run alongside the pipeline: predict, seeds, restore."""

@@ -4,9 +4,9 @@
     python -m commands.predict --model svm --file reviews.csv --output predictions.csv
     python -m commands.predict --model data/models/finetune-full < reviews.txt
 
-Prints a label and its probability a text, in the order of the texts, separated by a tab; a file of
---output has the texts too. Not a stage of the pipeline: run it from the project's root after
-`dvc repro` or `dvc pull`.
+For each text, in order, this prints one line with the label and its probability, separated by a
+tab. A file written by --output also contains the texts. This command is not a stage of the
+pipeline: run it from the project's root after `dvc repro` or `dvc pull`.
 """
 
 import argparse
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from stages.lib.models.prediction import Model
 
 COLUMNS = ("text", "label", "probability")
-# As a shell says of a program that the signal has ended.
+# Exit statuses that a shell reports for a program ended by SIGINT or SIGPIPE.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
-# Of a text, its label and the label's probability; None for both where there is no text.
+# A text, its label and the label's probability; both are None for an empty text.
 Row = tuple[str, str | None, float | None]
 Write = Callable[[list[Row]], None]
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m commands.predict",
         description=__doc__,
@@ -50,15 +50,15 @@ def arguments() -> argparse.Namespace:
         "--model",
         required=True,
         help=f"{', '.join(registry.names())}; or the directory of such a model, of any "
-        "transformers classifier or of a PEFT adapter",
+        "transformers classifier, or of a PEFT adapter",
     )
     parser.add_argument(
         "--file",
-        help="a .txt with a text a line, or a .csv or .parquet; '-', and no text at all, is "
-        "standard input: a text a line, or with --text-column CSV",
+        help="a .txt file with one text per line, or a .csv or .parquet file; '-' (or giving no "
+        "texts) reads standard input: one text per line, or CSV with --text-column",
     )
     parser.add_argument(
-        "--text-column", metavar="NAME", help="the column that has the texts (default: text)"
+        "--text-column", metavar="NAME", help="the column with the texts (default: text)"
     )
     parser.add_argument(
         "--output",
@@ -70,8 +70,8 @@ def arguments() -> argparse.Namespace:
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="fp32",
-        help="what to compute in; fp32 (the default) gives the probabilities that were reported, "
-        "auto is fp16 on CUDA, bf16 where a CPU has it, else fp32",
+        help="the precision to compute in; fp32 (the default) gives the reported probabilities, "
+        "auto is fp16 on CUDA, bf16 on a CPU that supports it, and otherwise fp32",
     )
     return parser.parse_args()
 
@@ -94,24 +94,32 @@ def main() -> None:
 
 
 def find_model(name: str) -> Path:
-    """The directory of a model by its stage's name or by path. Raises InputError."""
+    """Find the directory of a model, given by its stage's name or by path.
+
+    Raises InputError when there is no such model or directory.
+    """
     names = registry.names()
     directory = MODELS / name if name in names else Path(name)
     if directory.is_dir():
         return directory
     if name in names:
         raise InputError(
-            f"--model {name}: {directory} is not here: 'dvc repro {name}' trains it, "
+            f"--model {name}: {directory} does not exist: 'dvc repro {name}' trains it, "
             f"'dvc pull {directory}' gets it from a remote"
         )
     known = ", ".join(names)
     raise InputError(f"--model {name}: no such model or directory; the models are {known}")
 
 
+<<<<<<< HEAD
 def check_output(path: Path | None, source: str | None) -> None:
     """Raise InputError unless the file can have the predictions of the texts in `source`."""
     if path is None and sys.stdout is None:
         raise InputError("standard output is closed: --output names a file to write instead")
+=======
+def check_output(path: Path | None) -> None:
+    """Raise InputError unless predictions can be written to this file."""
+>>>>>>> english
     if path and path.suffix not in (".csv", ".jsonl"):
         raise InputError(f"--output {path}: it should end in .csv or .jsonl")
     if path and path.is_dir():
@@ -123,18 +131,20 @@ def check_output(path: Path | None, source: str | None) -> None:
 
 
 def read(given: list[str], file: str | None, column: str | None) -> Iterator[list[str]]:
-    """The texts in chunks. Raises InputError for what cannot be read."""
+    """Read the texts in chunks. Raises InputError for what cannot be read."""
     if not given:
         if (file or texts.STDIN) == texts.STDIN and sys.stdin is None:
             raise InputError("standard input is closed: give texts, or --file")
         if file is None and sys.stdin.isatty():
-            raise InputError("no texts: give some, or --file, or standard input (--file -)")
+            raise InputError("no texts: give texts, --file, or standard input (--file -)")
         return texts.chunks(file or texts.STDIN, column)
     if file or column:
-        raise InputError(f"texts and {'--file' if file else '--text-column'}: give one of them")
+        raise InputError(
+            f"texts and {'--file' if file else '--text-column'}: give only one of them"
+        )
     for text in given:
         if text.endswith(texts.SUFFIXES) and Path(text).is_file():
-            raise InputError(f"{text} is a file: --file {text}")
+            raise InputError(f"{text} is a file: use --file {text}")
     return iter([given])
 
 
@@ -145,7 +155,7 @@ def predict(model: "Model", chunks: Iterator[list[str]], write: Write) -> None:
     empty = 0
     with tqdm(unit="review", unit_scale=True) as progress:
         for chunk in chunks:
-            # Labels and probabilities by place: an empty text has neither.
+            # Only texts that are not empty are classified; an empty text has no label.
             places = [place for place, text in enumerate(chunk) if text.strip()]
             empty += len(chunk) - len(places)
             rows: list[Row] = [(text, None, None) for text in chunk]
@@ -161,7 +171,10 @@ def predict(model: "Model", chunks: Iterator[list[str]], write: Write) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path | None) -> Iterator[Write]:
-    """How to write rows: to standard output, or to a file that appears whole at the end."""
+    """Yield a function that writes rows: to standard output, or to a file.
+
+    The file appears only at the end, when it is complete.
+    """
     if path is None:
         yield lambda rows: show(rows, sys.stdout)
         return
@@ -178,7 +191,11 @@ def opened(path: Path | None) -> Iterator[Write]:
 
 
 def show(rows: list[Row], file: TextIO) -> None:
+<<<<<<< HEAD
     """A line with label and probability for each text, safe for a terminal."""
+=======
+    """Write one line per text: its label and probability, separated by a tab."""
+>>>>>>> english
     for _, label, score in rows:
         name = stage.printable(label or "")
         file.write(f"{name}\t{'' if score is None else f'{score:.6f}'}\n")
@@ -186,14 +203,14 @@ def show(rows: list[Row], file: TextIO) -> None:
 
 
 def write_csv(rows: list[Row], file: TextIO) -> None:
-    """Rows with nine significant digits, which give a float32 back exactly."""
+    """Write rows as CSV, with nine significant digits, which represent a float32 exactly."""
     csv.writer(file, lineterminator="\n").writerows(
         (text, label, "" if score is None else f"{score:.9g}") for text, label, score in rows
     )
 
 
 def write_jsonl(rows: list[Row], file: TextIO) -> None:
-    """As `write_csv`, an object a line."""
+    """Write rows as JSON, one object per line, with the same digits as `write_csv`."""
     for text, label, score in rows:
         probability = None if score is None else float(f"{score:.9g}")
         row = dict(zip(COLUMNS, (text, label, probability), strict=True))
@@ -201,13 +218,13 @@ def write_jsonl(rows: list[Row], file: TextIO) -> None:
 
 
 def quietly() -> None:
-    """`main`, ended by Ctrl-C or by who reads its output without a word."""
+    """Run `main`, and exit without a message when Ctrl-C or the reader of its output ends it."""
     try:
         main()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # Python flushes once more at the exit.
+        # Python flushes standard output once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(BROKEN_PIPE)
 

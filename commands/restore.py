@@ -1,11 +1,11 @@
-"""Put back every output that is missing or differs from dvc.lock.
+"""Restore every output that is missing or differs from dvc.lock.
 
     python -m commands.restore
 
-For what DVC itself removed before a stage started: it removes a stage's outputs, and then may find
-that a parameter or a dependency is missing. Outputs come from DVC's cache, and what git tracks, in
-a clone without the cache, from the last commit. `dvc checkout` does the same for cached outputs
-alone.
+Use it when DVC itself removed outputs before a stage started: DVC removes a stage's outputs first,
+and may then find that a parameter or a dependency is missing. Outputs are restored from DVC's
+cache; in a clone without the cache, those that git tracks are restored from the last commit.
+`dvc checkout` restores only cached outputs.
 """
 
 import sys
@@ -20,7 +20,7 @@ def main() -> None:
         outs = [out for stage in repo.index.stages for out in stage.outs]
         lost = restoring.restore(outs)
     for path in lost:
-        print(f"{path}: in neither DVC's cache nor git; 'dvc pull' or 'dvc repro' brings it")
+        print(f"{path}: in neither DVC's cache nor git; get it with 'dvc pull' or 'dvc repro'")
     sys.exit(bool(lost))
 
 

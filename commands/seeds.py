@@ -1,11 +1,11 @@
-"""Mean and standard deviation of each model over the seeds of finished experiments.
+"""Compute the mean and standard deviation of each model over the seeds of finished experiments.
 
     dvc exp run --queue -S 'seed=1,2,3,4,5' && dvc queue start
     python -m commands.seeds
 
-Not a stage: it reads what `dvc exp show --json` says of the experiments of the current commit, and
-dvc.lock as each of them left it. Runs of a model that differ in anything but the seed (a parameter,
-code, data) are rows of their own, named by what differs.
+This command is not a stage. It reads the experiments of the current commit from `dvc exp show
+--json`, and dvc.lock as each experiment left it. Runs of a model that differ in anything but the
+seed (a parameter, code, data) have separate rows, labelled by what differs.
 """
 
 import argparse
@@ -23,15 +23,17 @@ from stages.lib.core.errors import InputError
 
 SCORES = ("validation.accuracy", "validation.f1", "test.accuracy", "test.f1")
 HEADINGS = ("val. accuracy", "val. F1", "test accuracy", "test F1")
-NOTE = "Mean ± standard deviation (n - 1) over seeds; one seed alone has none."
+NOTE = "Mean ± standard deviation (n - 1) over seeds; a single seed has none."
 HINT = "dvc exp run --queue -S 'seed=1,2,3,4,5', then dvc queue start"
 
 Json = dict[str, Any]
 
 
 def finished(shown: list[Json]) -> tuple[list[Json], Counter]:
-    """The finished experiments in the output of `dvc exp show --json`, and the others counted by
-    their state."""
+    """Split the output of `dvc exp show --json` into the finished experiments and the others.
+
+    Returns the finished experiments, and the number of the others by state.
+    """
     experiments, others = [], Counter()
     for baseline in shown:
         for experiment in baseline.get("experiments") or []:
@@ -45,7 +47,7 @@ def finished(shown: list[Json]) -> tuple[list[Json], Counter]:
 
 
 def flat(tree: Json, prefix: str = "") -> Json:
-    """Nested sections as one level: {"lora": {"r": 8}} is {"lora.r": 8}."""
+    """Flatten nested sections: {"lora": {"r": 8}} becomes {"lora.r": 8}."""
     result = {}
     for key, value in tree.items():
         inner = isinstance(value, dict)
@@ -54,10 +56,10 @@ def flat(tree: Json, prefix: str = "") -> Json:
 
 
 def settings(model: str, lock: Json) -> Json | None:
-    """All that the result of the stage `model` depends on: parameters and the hashes of code and
-    data, its own and those of the stages before it.
+    """Collect everything that the result of the stage `model` depends on.
 
-    None when a stage before it was run again without it.
+    That is the parameters and the hashes of code and data, of the stage itself and of the stages it
+    depends on. Returns None if one of these stages was run again without it.
     """
     producers = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
     result: Json = {}
@@ -78,8 +80,11 @@ def settings(model: str, lock: Json) -> Json | None:
 
 
 def measured(experiment: Json, lock: Json) -> tuple[list[Json], set[str]]:
-    """Per model that the experiment ran: its name, seed, settings and scores; and the models whose
-    scores are those of an earlier run, with other parameters."""
+    """Collect the scores of an experiment.
+
+    Returns a row for each model that the experiment ran (name, seed, settings and scores), and the
+    names of the models whose scores are from an earlier run with other parameters.
+    """
     params = flat(experiment["data"]["params"]["params.yaml"]["data"])
     rows, stale = [], set()
     for path, file in experiment["data"]["metrics"].items():
@@ -98,10 +103,10 @@ def measured(experiment: Json, lock: Json) -> tuple[list[Json], set[str]]:
 
 
 def summarize(rows: list[Json]) -> Any:
-    """A pandas DataFrame with a row per model and settings: model, settings (those that differ
-    between the model's rows, as text), seeds, and mean and std of each score.
+    """Summarize the rows in a pandas DataFrame with a row per model and settings.
 
-    std is NaN for one seed.
+    Its columns are model, settings (those that differ between the model's rows, as text), seeds
+    (their number), and mean and std of each score; std is NaN for a single seed.
     """
     import pandas as pd
 
@@ -118,7 +123,7 @@ def summarize(rows: list[Json]) -> Any:
             if len({json.dumps(each.get(name), sort_keys=True) for each in used}) > 1
         ]
         for each, group in zip(used, groups.values(), strict=True):
-            # The same seed twice is the same run twice.
+            # Two runs with the same seed are the same run, and count once.
             table = pd.DataFrame(group).drop_duplicates("seed")
             summary.append(
                 {
@@ -140,7 +145,7 @@ def _text(value: Any) -> str:
 
 
 def readable(summary: Any) -> Any:
-    """The summary as text, a cell per score; without the settings when none differ."""
+    """Format the summary as text, with one cell per score; omit the settings if none differ."""
     import pandas as pd
 
     table = summary[["model", "settings", "seeds"]].astype(str)
@@ -171,9 +176,9 @@ def _show(table: Any) -> None:
     for row in table.itertuples(index=False):
         shown.add_row(*row)
     console = Console(
-        # A pipe or a file has no width to keep to.
+        # A pipe or a file has no width limit.
         width=None if sys.stdout.isatty() else 500,
-        # Bold is no colour, but who sets NO_COLOR wants plain text.
+        # Bold is not a colour, but a user who sets NO_COLOR wants plain text.
         color_system=None if os.environ.get("NO_COLOR") else "auto",
         markup=False,
         highlight=False,
@@ -186,13 +191,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m commands.seeds",
         description="Mean and standard deviation of each model over the seeds of experiments.",
-        epilog=f"Before: {HINT}",
+        epilog=f"Run experiments first: {HINT}",
     )
     form = parser.add_mutually_exclusive_group()
     for name in ("md", "csv", "json"):
         form.add_argument(f"--{name}", dest="form", action="store_const", const=name)
     parser.add_argument(
-        "-A", "--all-commits", action="store_true", help="experiments of all commits, not of HEAD"
+        "-A",
+        "--all-commits",
+        action="store_true",
+        help="use the experiments of all commits, not only of HEAD",
     )
     arguments = parser.parse_args()
 
@@ -212,7 +220,11 @@ def main() -> None:
     if left := sorted(stale - {row["model"] for row in rows}):
         print(f"left out: models that no experiment ran: {', '.join(left)}", file=sys.stderr)
     if not rows:
-        where = "" if arguments.all_commits else " of this commit (--all-commits has the others)"
+        where = (
+            ""
+            if arguments.all_commits
+            else " of this commit (--all-commits includes those of other commits)"
+        )
         raise InputError(f"no finished experiments{where}; run {HINT}")
 
     order = list(declarations.read_yaml("dvc.yaml")["stages"])

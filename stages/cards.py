@@ -2,10 +2,10 @@
 
     python -m stages.cards
 
-Cards are rendered apart from the training, so that a change of their wording trains nothing.
+Cards are a stage of their own, so that a change of their wording trains nothing.
 
-reads    data/predictions, metrics/costs, data/models, and where the data came from: data/tokenized
-         and data/backbone
+reads    data/predictions, metrics/costs, data/models; data/tokenized and data/backbone, for where
+         the data came from
 writes   data/cards/<model>.md: the README.md of the model's repository on the Hub
 """
 

@@ -1,11 +1,11 @@
-"""Put all models side by side, and say what follows.
+"""Compare all models, and write the report.
 
     python -m stages.report
 
 reads    data/predictions, data/curves, data/raw, metrics/costs, metrics/download.json,
          metrics/claims.json
-writes   metrics/report.md with its pictures, and data of DVC's plots, in metrics/report/;
-         metrics/report.html, the same as one self-contained page
+writes   metrics/report.md; metrics/report/ with its pictures and the data of DVC's plots;
+         metrics/report.html, the same report as one self-contained page
 """
 
 from typing import TYPE_CHECKING
@@ -27,7 +27,7 @@ MEASURED += ("peak_memory_mb", "size_bytes", "precision", "device")
 
 
 def load() -> "Results":
-    """All that was measured. Raises InputError for a file that is missing or something else."""
+    """Read everything that was measured. Raises InputError for a missing or invalid file."""
     import pandas as pd
 
     from stages.lib.report import inputs

@@ -1,4 +1,4 @@
-"""A headless Chromium to look at pages with, where there is one."""
+"""A headless Chromium for the tests that look at pages, if one is installed."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ NAMES = ("google-chrome", "chromium", "chromium-browser")
 
 @contextlib.contextmanager
 def opened() -> Iterator:
-    """A WebDriver; the test is skipped without a browser, or fails under REQUIRE_CHROMIUM=1."""
+    """Yield a WebDriver. Without a browser, skip the test, or fail it if REQUIRE_CHROMIUM=1."""
     browser = next(filter(None, map(shutil.which, NAMES)), None)
     driver = shutil.which("chromedriver")
     if not (browser and driver):
@@ -24,7 +24,7 @@ def opened() -> Iterator:
 
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    # Without a sandbox, which needs more rights than a container has: the pages are our own.
+    # The sandbox needs more rights than a container has, and the pages are our own.
     for argument in ("--headless=new", "--no-sandbox", "--hide-scrollbars"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -36,7 +36,7 @@ def opened() -> Iterator:
 
 
 def look(chrome, page: Path, *, width: int, dark: bool = False, media: str = "") -> None:
-    """Open a file in a window of this width."""
+    """Open a file in a window of this width (in pixels)."""
     chrome.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500},

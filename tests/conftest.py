@@ -1,4 +1,4 @@
-"""What the tests share: a miniature DistilBERT, a few reviews, a project to run stages in."""
+"""Shared fixtures: a miniature DistilBERT, a few reviews, a project to run stages in."""
 
 import importlib
 import os
@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-# The project without what it produces.
+# The files of the project, without its outputs.
 SOURCES = (
     "stages",
     "commands",
@@ -31,7 +31,7 @@ WORDS = ["a", "the", "it", "is", "not", "very", "film", *OPINIONS[0], *OPINIONS[
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch):
-    """No test reaches a hub that it did not start, nor is run as a DVC stage."""
+    """Make sure that no test reaches a hub that it did not start, or runs as a DVC stage."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("TQDM_DISABLE", "1")
     monkeypatch.delenv("DVC_STAGE", raising=False)
@@ -39,7 +39,7 @@ def _quiet(monkeypatch):
 
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory) -> Path:
-    """A directory with a DistilBERT of two layers, random weights and a tokenizer of its own."""
+    """A directory with a two-layer DistilBERT with random weights and its own tokenizer."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
@@ -72,7 +72,7 @@ def miniature(tmp_path_factory) -> Path:
 
 
 def dataset(**changes: Any):
-    """The section `dataset` of params.yaml with some changes."""
+    """Return the section `dataset` of params.yaml with these changes."""
     from stages.lib.core import declarations
     from stages.lib.schema import params
 
@@ -81,7 +81,7 @@ def dataset(**changes: Any):
 
 
 def write_reviews(directory: Path, size: int = 24) -> Path:
-    """Three splits whose label is said by two words of each review."""
+    """Write three splits; two words of each review determine its label."""
     import numpy as np
 
     random = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def write_reviews(directory: Path, size: int = 24) -> Path:
 
 
 class Project:
-    """A copy of the pipeline in a directory of its own, to run stages and DVC in."""
+    """A copy of the pipeline in its own directory, in which to run stages and DVC."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -116,13 +116,13 @@ class Project:
         self.git("commit", "--quiet", "--message", "start")
 
     def copy(self, path: Path) -> "Project":
-        """The project as it is, in another directory."""
+        """Copy the project to another directory."""
         other = object.__new__(Project)
         other.path = shutil.copytree(self.path, path, symlinks=True)
         return other
 
     def read(self, path: str) -> Any:
-        """The content of a JSON or YAML file."""
+        """Read a JSON or YAML file."""
         return YAML(typ="safe").load((self.path / path).read_text())
 
     def git(self, *args: str) -> str:
@@ -130,7 +130,7 @@ class Project:
         return self.run("git", *identity, *args).stdout
 
     def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
-        """Run a command there, with the interpreter of the tests first on the path."""
+        """Run a command in the project, with the interpreter of the tests first on the path."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             command,
@@ -148,7 +148,7 @@ class Project:
         return self.run("dvc", *args, check=check, **env)
 
     def set(self, **changes) -> None:
-        """Change params.yaml: `lora__lr=1` is lora.lr; dashes are underscores."""
+        """Change params.yaml: `lora__lr=1` sets lora.lr; dashes are written as underscores."""
         yaml = YAML()
         path = self.path / "params.yaml"
         content = yaml.load(path.read_text())
@@ -163,7 +163,7 @@ class Project:
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, *stages: str) -> None:
-    """Run stages in this process and working directory, without the seconds that a start takes."""
+    """Run stages in this process and working directory, which saves seconds of start-up."""
     for name in stages:
         script = "lora" if name.startswith("lora") else name.replace("-", "_")
         module = importlib.import_module(f"stages.{script}")
@@ -180,8 +180,10 @@ def project(tmp_path) -> Project:
 
 @pytest.fixture(scope="session")
 def ran(miniature, tmp_path_factory) -> Project:
-    """A project on the miniature backbone and a few local reviews, after `dvc repro`: to look at,
-    not to change."""
+    """A project with the miniature backbone and a few local reviews, after `dvc repro`.
+
+    Tests must not change it; `after` is a copy to change.
+    """
     directory = tmp_path_factory.mktemp("ran")
     project = Project(directory / "project")
     use_small_data(project, write_reviews(directory / "reviews"), miniature)
@@ -194,7 +196,7 @@ def ran(miniature, tmp_path_factory) -> Project:
 
 
 def use_small_data(project: Project, reviews: Path, backbone: Path) -> None:
-    """Local reviews and backbone, two epochs of everything."""
+    """Configure local reviews and backbone, and two epochs for every model."""
     trained = ("finetune_head", "finetune_full", "lora_2e_5", "lora_2e_4", "lora")
     project.set(
         dataset__path=str(reviews),
@@ -217,5 +219,5 @@ def embedded(tmp_path_factory) -> Project:
 
 @pytest.fixture
 def after(ran, tmp_path) -> Project:
-    """A copy of `ran` of one's own, to go on from."""
+    """A copy of `ran` that a test may change."""
     return ran.copy(tmp_path / "after")

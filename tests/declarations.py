@@ -1,4 +1,4 @@
-"""What a stage uses, read off its source: rooms, libraries, parameters, paths."""
+"""What a stage uses, read from its source: rooms, libraries, parameters, paths."""
 
 import ast
 import functools
@@ -8,7 +8,7 @@ from pathlib import Path
 from stages.lib.core import paths
 
 ROOT = Path(__file__).parents[1]
-LIBRARIES = {"sklearn": "scikit-learn"}  # import name: distribution, where they differ
+LIBRARIES = {"sklearn": "scikit-learn"}  # Distribution by import name, where the two differ.
 
 
 @dataclass
@@ -45,7 +45,7 @@ class _Visitor(ast.NodeVisitor):
                 self._path(parts[-1])
         else:
             self.use.libraries.add(LIBRARIES.get(top, top))
-        # What a library does through another one.
+        # Libraries that a library uses through another one.
         implied = {"transformers.AutoTokenizer": "tokenizers", "transformers.Trainer": "accelerate"}
         if name in implied:
             self.use.libraries.add(implied[name])
@@ -63,7 +63,7 @@ class _Visitor(ast.NodeVisitor):
         self.generic_visit(node)
 
     def _path(self, name: str) -> None:
-        """Note a constant of stages/lib/core/paths.py that is used."""
+        """Record the use of a constant of stages/lib/core/paths.py."""
         if isinstance(value := getattr(paths, name, None), Path) and value != paths.METRICS:
             self.use.paths.add(str(value))
 
@@ -89,14 +89,16 @@ def of_file(path: str) -> Use:
 
 
 def rooms(modules: set[str]) -> set[str]:
-    """The rooms that these modules are in, but for the schema: DVC tracks the parameters' values,
-    so a change of the schema alone can change no result."""
+    """Return the rooms of these modules, except the schema.
+
+    DVC tracks the parameters' values, so a change of the schema alone cannot change a result.
+    """
     found = {str(Path(module).parent) for module in modules} - {"stages", "stages/lib"}
     return {"/".join(Path(room).parts[:3]) for room in found} - {"stages/lib/schema"}
 
 
 def of_stage(name: str, script: str) -> Use:
-    """What the stage `name` uses, through all the project's modules that its script imports."""
+    """Return what the stage `name` uses, in all the project's modules that its script imports."""
     total = Use(modules={script})
     todo = [script]
     while todo:

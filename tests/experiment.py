@@ -1,4 +1,4 @@
-"""Experiments with made-up outcomes, written as the stages write them, for tests of the report."""
+"""Experiments with invented outcomes, written as the stages write them, for tests of the report."""
 
 import json
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ MIXED = {
 
 
 def write_claims(path: Path) -> None:
-    """What the stage that measures claims would write, in the project at `path`."""
+    """Write what the claims stage would write, in the project at `path`."""
     (path / "metrics/costs").mkdir(parents=True, exist_ok=True)
     (path / "metrics/claims.json").write_text(json.dumps(CLAIMS))
     (path / "metrics/costs/claims.json").write_text(json.dumps(MIXED))
@@ -63,8 +63,10 @@ def write(
     provenance: dict | None = None,
     epochs: int = 3,
 ) -> Path:
-    """A project whose models are wrong on the reviews `wrong` of validation and of test alike: a
-    list of them, or so many of the first."""
+    """Write an experiment whose models are wrong on the reviews `wrong`, in validation and test.
+
+    `wrong` gives, for each model, a list of reviews, or a number for that many of the first ones.
+    """
     texts = texts or [" ".join(["word"] * (1 + row % 30)) for row in range(count)]
     numbers = np.arange(count) % len(labels)
     names = np.array(labels, dtype=object)
@@ -125,7 +127,7 @@ def write(
 
 
 def change(path: Path, file: str, **values) -> None:
-    """Other values in a JSON file of the project."""
+    """Change values in a JSON file of the project."""
     content = json.loads((path / file).read_text())
     _json(path / file, content | values)
 
@@ -158,7 +160,9 @@ HOSTILE_LABELS = ("neg|ative <b>", "neutral $x$", "sehr \U0001f600 *gut* [x](y)"
 
 
 def write_hostile(path: Path) -> Path:
-    """Three labels and few reviews with all that could break a page, trained for one epoch."""
+    """Write an experiment of three labels and few reviews that contain everything that could break
+    a page, trained for one epoch.
+    """
     texts = [*HOSTILE, *(f"review number {row}" for row in range(31))]
     everyone = list(range(len(HOSTILE)))
     wrong = {

@@ -1,4 +1,4 @@
-"""A small server that speaks as much of the Hugging Face Hub's protocol as its client needs."""
+"""A small server for the part of the Hugging Face Hub's protocol that its client needs."""
 
 import base64
 import contextlib
@@ -16,21 +16,30 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
+<<<<<<< HEAD
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 Answer = Callable[["Handler"], bool]  # True where the request is done with
+=======
+Answer = Callable[["Handler"], bool]  # returns True if it has answered the request
+>>>>>>> english
 
 
 class Hub:
-    """Serves `repositories`: directories by (kind, id), kind "model" or "dataset".
+    """A server of `repositories`: directories by (kind, id), where kind is "model" or "dataset".
 
+<<<<<<< HEAD
     `users` maps a token to who may write with it: to the repositories of that name alone. Those
     that are `private` nobody else reads. `objects` are the large files by their SHA-256, which are
     uploaded before the commit that names them.
 
     `faults` maps a pattern of paths to a function that may answer a request in the Hub's stead;
     `requests` has the method and path of all that came in.
+=======
+    `faults` maps a pattern of paths to a function that may answer a request instead of the Hub;
+    `requests` records the method and path of every request.
+>>>>>>> english
     """
 
     def __init__(self, repositories: dict[tuple[str, str], tuple[str, Path]]) -> None:
@@ -341,12 +350,12 @@ def _describe(path: Path, directory: Path) -> dict:
 
 
 def status(code: int, message: str = "", **headers: str) -> Answer:
-    """Always that status."""
+    """Always answer with this status."""
     return lambda handler: handler.fail(code, "", message, **headers)
 
 
 def first(times: int, answer: Answer) -> Answer:
-    """`answer` to the first requests of each path, then the truth."""
+    """Give `answer` to the first requests of each path, and then the true answer."""
     seen: Counter[str] = Counter()
 
     def fault(handler: Handler) -> bool:
@@ -357,7 +366,7 @@ def first(times: int, answer: Answer) -> Answer:
 
 
 def reset_after(directory: Path, size: int) -> Answer:
-    """The first download of a file breaks off after `size` bytes."""
+    """Break off the first download of a file after `size` bytes."""
     broken: set[str] = set()
 
     def fault(handler: Handler) -> bool:
@@ -385,7 +394,7 @@ def hang_up(handler: Handler) -> bool:
 
 
 def corrupt(handler: Handler) -> bool:
-    """A body of the right length with other bytes."""
+    """Send a body of the right length with other bytes."""
     if handler.command != "GET":
         return False
     kept = handler.wfile.write

@@ -1,9 +1,9 @@
-"""Run the quick tests in environments that differ from this one; print what failed in which.
+"""Run the quick tests in environments that differ from this one, and print what failed in which.
 
     make matrix
 
-Quick tests are those of the rooms, without a training: no stage is run through DVC. In a folder
-with spaces and letters that are not ASCII a miniature pipeline runs as well.
+Quick tests are those of the rooms, which train no model and run no stage through DVC. In a folder
+whose name has spaces and non-ASCII letters, a miniature pipeline runs as well.
 """
 
 import os
@@ -29,7 +29,7 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
 
 
 def run(directory: Path, tests: list[str], umask: int = -1, **environment: str) -> tuple[bool, str]:
-    """Run tests in a copy of the project; gives whether they passed, and what to print of them."""
+    """Run tests in a copy of the project; returns whether they passed, and what to print."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=directory,

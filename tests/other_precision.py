@@ -1,4 +1,4 @@
-"""Print what `precision: auto` is not on this machine, fp32 or bf16; with --own, what it is."""
+"""Print which of fp32 and bf16 `auto` does not mean here; with --own, which one it means."""
 
 import sys
 

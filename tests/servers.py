@@ -1,5 +1,6 @@
-"""Storage servers on loopback for tests of DVC's remotes: sshd, an S3-compatible one, and a wire to
-either that stops in the middle of a transfer."""
+"""Storage servers on loopback for tests of DVC's remotes: an sshd, an S3-compatible server, and a
+wire to either that stops in the middle of a transfer.
+"""
 
 import contextlib
 import functools
@@ -22,15 +23,15 @@ SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbi
 
 
 class Server(NamedTuple):
-    """A storage server, and what a user has to know of it."""
+    """A storage server, and what its user has to know."""
 
     port: int
-    heading: str  # of the section of docs/sharing.md
-    examples: dict[str, str]  # what is an example there, and what it is here
+    heading: str  # title of its section in docs/sharing.md
+    examples: dict[str, str]  # replacements for the examples of that section
     address: tuple[str, str]  # the option that has the port, and its value with {port}
-    secrets: list[str]  # none of which may be in git
-    variables: dict[str, str]  # that do for the credentials in the configuration
-    hashes: Callable[[], dict[str, str]]  # the MD5 of what is stored, by the name under files/md5
+    secrets: list[str]  # which must not be in git
+    variables: dict[str, str]  # environment variables used instead of configured credentials
+    hashes: Callable[[], dict[str, str]]  # the MD5 of each stored file, by its name under files/md5
 
 
 def free_port() -> int:
@@ -60,7 +61,7 @@ def ended(process: subprocess.Popen) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ssh(directory: Path) -> Iterator[Server]:
-    """An sshd with keys and a configuration of its own, for the user who runs the tests."""
+    """Run an sshd with its own keys and configuration, for the user who runs the tests."""
     passphrase = "correct horse battery staple"
     for name, words in (("host", ""), ("user", passphrase)):
         make = (
@@ -77,7 +78,7 @@ def ssh(directory: Path) -> Iterator[Server]:
         )
         subprocess.run(make, check=True)
     if os.geteuid() == 0:
-        # Where sshd, as root, puts the process that talks before the login; gone at the next boot.
+        # sshd, as root, needs this directory for privilege separation; it disappears at reboot.
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     port = free_port()
     config = directory / "sshd_config"
@@ -120,12 +121,12 @@ Subsystem sftp internal-sftp
 
 @contextlib.contextmanager
 def s3(directory: Path) -> Iterator[Server]:
-    """The server of moto, with one bucket and one user who may use it: all else is refused."""
+    """Run moto's server with one bucket and one user who may use it; it refuses everything else."""
     port = free_port()
     with (directory / "log").open("w") as log:
         process = subprocess.Popen(
             (sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)),
-            # As many calls as it takes to make the user, and the bucket.
+            # As many unauthorized calls as it takes to create the user and the bucket.
             env=os.environ | {"INITIAL_NO_AUTH_ACTION_COUNT": "4"},
             stdout=log,
             stderr=log,
@@ -133,7 +134,7 @@ def s3(directory: Path) -> Iterator[Server]:
     with ended(process):
         answers(port, process)
         url = f"http://127.0.0.1:{port}"
-        # Not where there is no need of a server: it is slow to import.
+        # Imported here because it is slow, and needed only when a server runs.
         import boto3
 
         client = functools.partial(boto3.client, endpoint_url=url, region_name="us-east-1")
@@ -157,7 +158,7 @@ def s3(directory: Path) -> Iterator[Server]:
 
 
 def new_user(iam: Any) -> tuple[str, str]:
-    """The access key of a user who may use every bucket, and no more."""
+    """Create a user who may use every bucket and nothing else; returns the access key."""
     iam.create_user(UserName="alice")
     statement = [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]
     policy = json.dumps({"Version": "2012-10-17", "Statement": statement})
@@ -181,7 +182,7 @@ def stored(s3: Any) -> dict[str, str]:
 
 
 class Wire:
-    """A port that leads to another and stops in the middle of a file once `enough` is true."""
+    """A port that forwards to another one and stops within a file once `enough()` is true."""
 
     def __init__(self, to: int, enough: Callable[[], bool]) -> None:
         self.stopped = threading.Event()
@@ -212,7 +213,7 @@ class Wire:
     def _forward(self, data: bytes) -> bytes:
         if self.stopped.is_set():
             return b""
-        # Questions are short: what fills the buffer is part of a file.
+        # Requests are short, so a full buffer is part of a file.
         if len(data) == 4096 and self._enough():
             self.stopped.set()
             return data[:2048]

@@ -1,10 +1,10 @@
-"""Kill the pipeline at random moments, and see whether it ends as if nothing had happened.
+"""Kill the pipeline at random moments, and check that it ends as if nothing had happened.
 
 python tests/soak.py 20    # kills; on a subset of the embedded source
 
-A `dvc repro` from nothing is killed (SIGKILL to it and all its children) at a random moment,
-started again, killed again, and so on until it ends. Then every hash in its dvc.lock, costs apart,
-must be that of a run that nobody killed. Prints survived/tried, counted in kills.
+A `dvc repro` from scratch is killed (SIGKILL to it and all its children) at a random moment,
+started again, killed again, and so on until it ends. Then every hash in its dvc.lock, except those
+of costs, must be that of an undisturbed run. Prints survived/tried, counted in kills.
 """
 
 import os
@@ -21,7 +21,7 @@ from conftest import Project
 
 
 def hashes(project: Project) -> dict[str, str]:
-    """The hashes of all outputs in dvc.lock, less costs and the report, which has costs too."""
+    """Return the hashes of outputs in dvc.lock, except costs and the report, which has costs."""
     return {
         out["path"]: out["md5"]
         for stage in project.read("dvc.lock")["stages"].values()
@@ -31,7 +31,7 @@ def hashes(project: Project) -> dict[str, str]:
 
 
 def start(project: Project, *stages: str) -> subprocess.Popen:
-    """`dvc repro`, of all stages or up to these."""
+    """Start `dvc repro`, of all stages or up to these."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
         ["dvc", "repro", *stages],
@@ -45,13 +45,13 @@ def start(project: Project, *stages: str) -> subprocess.Popen:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """SIGKILL to the whole process group."""
+    """Send SIGKILL to the whole process group."""
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
 
 def forget(project: Project) -> None:
-    """Everything that a run leaves."""
+    """Delete everything that a run leaves."""
     for path in ("data", "metrics", "tmp", ".dvc/cache", ".dvc/tmp"):
         shutil.rmtree(project.path / path, ignore_errors=True)
     (project.path / "dvc.lock").unlink(missing_ok=True)
@@ -59,8 +59,10 @@ def forget(project: Project) -> None:
 
 
 def run_and_kill(project: Project, kills: int, longest: float) -> tuple[int, str]:
-    """Run to the end through at most `kills` kills; gives how many there were, and stderr, which is
-    empty when the run succeeded."""
+    """Run to the end with at most `kills` kills.
+
+    Returns the number of kills, and stderr, which is empty if the run succeeded.
+    """
     done = 0
     while True:
         process = start(project)
@@ -75,7 +77,7 @@ def run_and_kill(project: Project, kills: int, longest: float) -> tuple[int, str
 
 
 def soak(project: Project, expected: dict[str, str], kills: int, longest: float) -> tuple[int, int]:
-    """Kills survived and tried, in runs that are each killed five times or so."""
+    """Return the kills survived and tried, in runs that are killed about five times each."""
     survived = tried = 0
     while tried < kills:
         forget(project)

@@ -1,4 +1,4 @@
-"""The recipe of CONTRIBUTING.md for a new method, performed."""
+"""The recipe of CONTRIBUTING.md for a new method: the test follows it."""
 
 import re
 
@@ -9,14 +9,14 @@ from test_dag import stages_run
 
 
 def blocks():
-    """The code of the recipe: script, stage, artifact, section, schema."""
+    """Return the code blocks of the recipe: script, stage, artifact, section, schema."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     recipe = text[text.index("## Add a method") : text.index("## Change something")]
     return re.findall(r"```(?:python|yaml)\n(.*?)```", recipe, re.DOTALL)
 
 
 def put(path, before, text):
-    """Insert text in front of the first `before` of a file, or at its end."""
+    """Insert text before the first occurrence of `before` in a file, or at its end."""
     content = path.read_text()
     place = content.index(before) if before else len(content)
     path.write_text(content[:place] + text + content[place:])
@@ -40,7 +40,7 @@ def test_the_method_is_trained_and_is_everywhere_and_nothing_else_runs(with_bitf
     costs = with_bitfit.read("metrics/costs/bitfit.json")
     assert 0 < costs["trainable_parameters"] < 0.2 * costs["total_parameters"]
     report = (with_bitfit.path / "metrics/report.md").read_text()
-    # In the table of scores, and in the matrix of differences.
+    # It is in the table of scores and in the matrix of differences.
     assert len(re.findall(r"^\| bitfit +\|", report, re.M)) >= 2
     for table in ("curve-train-loss", "confusion", "reliability", "length"):
         rows = pd.read_csv(f"metrics/report/{table}.csv")

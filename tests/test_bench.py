@@ -1,4 +1,4 @@
-"""bench: samples of reviews, the references, and what the report says of the figures."""
+"""bench: samples of reviews, the references, and the report of the figures."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from bench import compare, corpus, markdown, plan, project
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
-    """Twelve reviews a split, as data/raw has them, for bench.project."""
+    """Twelve reviews per split for bench.project, in the form of data/raw."""
     directory = tmp_path / "data/raw"
     write_reviews(directory, size=12)
     for path in directory.glob("*.csv"):
@@ -169,7 +169,7 @@ def test_time_and_price_of_more_reviews_follow_from_what_a_stage_did(tmp_path, m
     for name in plan.STEPS:
         (tmp_path / f"{name}.json").write_text('{"samples_per_second": 100.0}')
     found = plan.table(0.5, [1e6, 7.2e7]).iloc[0]
-    # 100 reviews a second are 360,000 an hour, 720,000 a euro.
+    # 100 reviews per second are 360,000 per hour, or 720,000 per euro.
     assert found["reviews/euro"] == "720,000"
     assert found["1,000,000"] == "3 hours, 1.4 euros"
     assert found["72,000,000"] == "8 days, 100 euros"

@@ -49,7 +49,7 @@ def test_its_metadata_survive_the_hubs_own_reader_and_writer(here, name):
     assert str(ModelCard(str(found))) == (CARDS / f"{name}.md").read_text("utf-8")
     expected = {"svm": None, "lora": "peft"}.get(name.partition("-")[0], "transformers")
     assert found.data.library_name == expected
-    # PEFT would name a path of this project here.
+    # By default, PEFT would put a path of this project here.
     assert not any("data/backbone" in tag for tag in found.data.tags)
 
 
@@ -74,7 +74,7 @@ def test_the_readmes_code_works(here, capsys, monkeypatch, tmp_path):
         exec(compile(code, "README.md", "exec"), {})
         (found,) = ast.literal_eval(capsys.readouterr().out.strip())
         assert found["label"] in ("negative", "positive")
-    # As the README has them, on a file of that name.
+    # Run the commands as they are in the README, on a file of that name.
     monkeypatch.chdir(here.copy(tmp_path / "copy").path)
     Path("reviews.csv").write_text("text\na great film\n")
     commands = re.findall(r"\$ python -m commands\.predict (.*)", section)
@@ -121,7 +121,7 @@ def provenance(source, repository, package):
 
 
 def written(*, reviews, backbone, labels=("negative", "positive")):
-    """A card of what these were made from."""
+    """Render a card for a model made from these."""
     scores = dict.fromkeys(("validation", "test"), dict.fromkeys(card.METRICS, 0.5))
     data = {"labels": list(labels), "reviews": reviews, "max_length": 128}
     return ModelCard(

@@ -1,4 +1,4 @@
-"""stages.claims: what is claimed of adapters and of mixed precision, measured."""
+"""stages.claims: measuring what is claimed about adapters and mixed precision."""
 
 import os
 
@@ -10,7 +10,7 @@ from stages import claims
 from stages.lib.encoder import precision, tokens
 from stages.lib.training import precision_benchmark
 
-# Run in the precision that `auto` gives, and then in the other one (see `make test`).
+# Run in the precision that `auto` means here, and then in the other one (see `make test`).
 pytestmark = pytest.mark.precision
 
 
@@ -21,12 +21,12 @@ def there(after, monkeypatch):
 
 
 def change(project, adapter, name, function):
-    """Change the adapter's weights whose names have `name` in them."""
+    """Change the adapter's weights whose names contain `name`."""
     path = project.path / f"data/models/{adapter}/adapter_model.safetensors"
     weights = load_file(path)
     changed = {key: function(value) for key, value in weights.items() if name in key}
     assert changed
-    # A new file: DVC may have linked this one to its cache.
+    # Write a new file, because DVC may have linked this one to its cache.
     path.unlink()
     save_file(weights | changed, path, {"format": "pt"})
 

@@ -25,7 +25,7 @@ def stages_run(done):
 
 
 def snapshot(project):
-    """Every output's bytes, by path."""
+    """Return the bytes of every output, by path."""
     return {
         str(path.relative_to(project.path)): path.read_bytes()
         for folder in ("data", "metrics")
@@ -35,7 +35,7 @@ def snapshot(project):
 
 
 def results(project):
-    """The bytes that inputs decide: all but costs and the report, which has costs too."""
+    """Return the bytes that the inputs determine: all but costs and the report, which has costs."""
     return {
         path: content
         for path, content in snapshot(project).items()
@@ -70,7 +70,7 @@ def test_every_model_has_scores_costs_and_predictions(ran, name):
 
 @pytest.mark.precision
 def test_models_learn_what_two_words_say(ran):
-    """Not scores of a coin: the head sees random features, full training sees the words."""
+    """Scores beat chance: the head sees random features, full training sees the words."""
     assert ran.read("metrics/svm.json")["test"]["accuracy"] > 0.7
 
 
@@ -101,7 +101,7 @@ def test_going_back_takes_the_result_from_the_run_cache(after):
 
 
 def test_a_bump_of_a_library_runs_what_it_can_change(after):
-    """PEFT is of the LoRA stages alone; here without running them, which needs the library."""
+    """Only the LoRA stages use PEFT. They are not run here, because that would need the library."""
     path = after.path / "libraries.yaml"
     path.write_text(re.sub(r"peft: .*", "peft: 99.0", path.read_text()))
     status = json.loads(after.dvc("status", "--json").stdout)
@@ -135,7 +135,7 @@ def test_lora_at_2e_4_gives_the_numbers_of_lora_2e_4(after):
         for rev in [base, *[r for e in base.get("experiments") or [] for r in e["revs"]]]
     }
     assert 2e-4 in rates
-    # Written as a person would write it, the same number: nothing runs again.
+    # The same number, written as a person would write it, runs nothing again.
     path = after.path / "params.yaml"
     text = path.read_text()
     section = text.index("\nlora:")
@@ -172,7 +172,7 @@ def test_plots_dag_and_artifacts_work(ran, tmp_path):
     page = (tmp_path / "plots/index.html").read_text()
     for title in PLOTS:
         assert title in page
-    # The score against the cost is a picture.
+    # The plot of score against cost is a picture.
     assert list((tmp_path / "plots/static").glob("*cost.png"))
     assert "extract-cls-features" in ran.dvc("dag").stdout
     assert set(ran.read("dvc.yaml")["artifacts"]) == set(MODELS)
@@ -266,7 +266,7 @@ def test_a_path_that_does_not_exist_is_named(after):
     line = done.stderr.strip()
     assert line.startswith("ERROR: failed to reproduce 'download': [Errno 2] No such file")
     assert line.endswith("/nowhere'")
-    # Here DVC stops by itself, with the stage's outputs removed: they are in its cache.
+    # DVC itself stops here, after removing the stage's outputs, which are in its cache.
     after.git("checkout", "params.yaml")
     assert stages_run(after.dvc("repro")) == []
     assert snapshot(after) == before
@@ -297,7 +297,7 @@ def test_a_train_review_that_is_also_in_test_is_warned_of_and_counted(after, tmp
 
 @pytest.mark.precision
 def test_the_curves_best_epoch_is_what_the_metrics_say(after, tmp_path, monkeypatch):
-    """On a number of reviews that no batch size divides: every one is evaluated."""
+    """Every review is evaluated, even if no batch size divides their number."""
     reviews = shutil.copytree(after.read("params.yaml")["dataset"]["path"], tmp_path / "mine")
     with (reviews / "validation.csv").open("a") as file:
         file.write("a great film,1\nit is a dull film,0\nwitty film,1\n")
@@ -332,7 +332,7 @@ def test_features_have_one_vector_a_review(ran, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_scores_are_those_of_the_saved_model_in_float32(after, monkeypatch, precision):
-    """On any CPU: without the hardware bf16 is slow, not impossible."""
+    """Any CPU can do this: without hardware support, bf16 is slow but not impossible."""
     from stages.lib.models.prediction import load
     from stages.lib.vectors import features
 

@@ -1,4 +1,4 @@
-"""What dvc.yaml declares of a stage is what its source uses, in both directions."""
+"""The declarations of a stage in dvc.yaml match what its source uses, in both directions."""
 
 from pathlib import Path
 
@@ -82,6 +82,6 @@ def test_pinned_libraries_are_those_that_are_installed_by_requirements_txt():
 
 @pytest.mark.parametrize("name", ["svm", "report"])
 def test_stages_that_compute_no_tensors_never_import_torch(name):
-    """It takes seconds."""
+    """Importing torch takes seconds."""
     assert "torch" not in used(name).libraries | used(name).modules
     assert "transformers" not in used(name).libraries

@@ -1,6 +1,6 @@
-"""Every command in README.md and docs/ works: a page is a session in the miniature project.
+"""Every command in README.md and docs/ works: each page is a session in the miniature project.
 
-A block that a test cannot run says why in the line above it: <!-- not run: needs a GPU -->
+The line above a block that a test cannot run gives the reason: <!-- not run: needs a GPU -->
 """
 
 import re
@@ -14,7 +14,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
     r"^(?:<!-- not run: *(?P<reason>.*?) *-->\n)?```(?P<kind>\S*)\n(?P<text>.*?)^```$", re.M | re.S
 )
-# A commit in a session has an author, whatever the machine's git knows.
+# Commits in a session have an author, whatever git's configuration on this machine.
 AUTHOR = {
     f"GIT_{role}_{key}": value
     for role in ("AUTHOR", "COMMITTER")
@@ -28,7 +28,7 @@ class Command(NamedTuple):
 
 
 def commands(text):
-    """The commands of a console block, each with the lines of output below it."""
+    """Return the commands of a console block, each with the lines of output below it."""
     found = []
     for line in text.replace("\\\n", "").splitlines():
         if line.startswith("$ "):
@@ -39,7 +39,7 @@ def commands(text):
 
 
 def session(page):
-    """The commands of a page that are run."""
+    """Return the commands of a page that are run."""
     blocks = BLOCK.finditer(page.read_text(encoding="utf-8"))
     return [
         command
@@ -50,9 +50,9 @@ def session(page):
 
 
 def run(project, line, place):
-    """Run a line of a shell where the one before it ended; gives its output.
+    """Run a shell command in the directory where the previous one ended; returns its output.
 
-    Through a file: a worker in the background would keep a pipe open.
+    The output goes through a file, because a background worker would keep a pipe open.
     """
     output = place.with_suffix(".out")
     script = f'cd "$(cat {place})"\n{line}\npwd > {place}'

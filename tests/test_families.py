@@ -1,5 +1,6 @@
 """Every architecture that a backbone may have, through the stages: miniatures with random weights
-and tokenizers of their own kind."""
+and their own kind of tokenizer.
+"""
 
 import json
 from pathlib import Path
@@ -27,14 +28,14 @@ from stages.lib.sources import encoders
 from stages.lib.training import classifier, dropout, head
 from stages.lib.vectors import features
 
-# Run in the precision that `auto` gives, and then in the other one (see `make test`).
+# Run in the precision that `auto` means here, and then in the other one (see `make test`).
 pytestmark = pytest.mark.precision
 
 FAMILIES = {"distilbert": "DistilBert", "bert": "Bert", "roberta": "Roberta",
             "electra": "Electra", "modernbert": "ModernBert"}  # fmt: skip
 BRACKETS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ANGLES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-# Positions; RoBERTa starts to count them behind its padding token's.
+# Positions; RoBERTa starts counting them after its padding token's.
 TOKENS = 64
 SHAPE = {
     "hidden_size": 32,
@@ -49,7 +50,7 @@ OF_FAMILY = {
     "bert": SHAPE,
     "roberta": SHAPE | {"max_position_embeddings": TOKENS + 2, "type_vocab_size": 1},
     "electra": SHAPE | {"embedding_size": 16},
-    # Two windows of different widths, as the real ones, and their pooling.
+    # Two windows of different widths, as in real models, and their pooling.
     "modernbert": SHAPE | {"local_attention": 4, "global_attn_every_n_layers": 2,
                            "attention_dropout": 0.1, "classifier_dropout": 0.1,
                            "classifier_pooling": "mean"},
@@ -64,7 +65,7 @@ HEADS = {
 
 
 def bytes_tokenizer(special):
-    """Byte-level BPE that starts a text with the first of `special` and ends it with the third."""
+    """Make a byte-level BPE tokenizer; texts start with `special[0]` and end with `special[2]`."""
     start, pad, end, unknown, mask = special
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -88,7 +89,7 @@ def bytes_tokenizer(special):
 
 def make_tokenizer(family, directory):
     if family == "roberta":
-        # As old repositories have it: vocabulary and merges, no tokenizer.json.
+        # Old repositories have a vocabulary and merges, but no tokenizer.json.
         fast = bytes_tokenizer(ANGLES)
         fast.backend_tokenizer.model.save(str(directory))
         kind = {"tokenizer_class": "RobertaTokenizer"}
@@ -120,7 +121,7 @@ def read_json(path):
 
 
 def run_stages(project, monkeypatch):
-    """The stages that a backbone goes through, in this process."""
+    """Run the stages that use a backbone, in this process."""
     monkeypatch.chdir(project.path)
     run_here(monkeypatch, "download", "tokenize", "extract-cls-features", "finetune-head",
              "finetune-full", "lora")  # fmt: skip
@@ -128,7 +129,7 @@ def run_stages(project, monkeypatch):
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory):
-    """A project after the stages on a miniature of the family, as the working directory."""
+    """The working directory is a project after the stages have run on a miniature of the family."""
     directory = tmp_path_factory.mktemp(request.param)
     (directory / "miniature").mkdir()
     miniature = make_miniature(request.param, directory / "miniature")
@@ -232,8 +233,10 @@ def test_named_targets_win_over_auto(family):
 
 @pytest.fixture
 def pair(family):
-    """Two classifiers of the same weights, one with cheap dropout, and a batch longer than the
-    windows of local attention, with padding."""
+    """Two classifiers with the same weights, one with cheap dropout, and a padded batch.
+
+    The batch is longer than the windows of local attention.
+    """
     originals = [classifier.create(["negative", "positive"]) for _ in range(2)]
     originals[1].load_state_dict(originals[0].state_dict())
     dropout.make_cheap(originals[1])
@@ -245,7 +248,10 @@ def pair(family):
 
 
 def without_dropout(model, rest=0.0):
-    """Of the attention `rest` is kept: as good as none, but it takes the path of training."""
+    """Turn dropout off; `rest` is the rate in attention.
+
+    A tiny rate is practically no dropout, but takes the code path of training.
+    """
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = rest if name.endswith(("attention.dropout", "self.dropout")) else 0.0
@@ -273,7 +279,7 @@ def test_cheap_dropout_drops_in_training(pair, monkeypatch):
     first, second = (cheap.train()(**batch).logits for _ in range(2))
     assert not torch.allclose(first, second, atol=1e-5)
     tokens = batch["input_ids"].shape[1]
-    # Once a layer in the attention, and nowhere by PyTorch's own.
+    # Dropout happens once per layer in the attention, and PyTorch's own is used nowhere.
     assert drops == [((2, 4, tokens, tokens), 0.1)] * 2 * 2
     assert not [m for m in cheap.modules() if type(m) is torch.nn.Dropout]
 
@@ -288,15 +294,14 @@ def test_the_limit_is_what_the_positions_allow(family):
 
 
 def test_a_modernbert_that_takes_the_mean_is_made_to_take_cls(family):
-    """Else neither the cached features nor an adapter's base would be what the head learns on."""
+    """Otherwise the cached features and an adapter's base would not be what the head learns on."""
     pooling = read_json("data/backbone/config.json").get("classifier_pooling")
     assert pooling == ("cls" if family == "modernbert" else None)
 
 
 @pytest.fixture(scope="module")
 def without_pooler(tmp_path_factory):
-    """A project after the stages on a BERT that never had a pooler, as after masked language
-    modelling."""
+    """A project after the stages on a BERT without a pooler, as masked language models are."""
     directory = tmp_path_factory.mktemp("without_pooler")
     miniature = directory / "miniature"
     miniature.mkdir()

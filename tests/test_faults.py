@@ -1,4 +1,4 @@
-"""Accidents on the way: nothing is half-written, nothing is lost, the next run goes on."""
+"""Accidents during a run: nothing is half-written or lost, and the next run resumes."""
 
 import os
 import random
@@ -25,7 +25,7 @@ def error_lines(done):
 
 
 def kill_after_checkpoint(project, name, **params):
-    """Start `dvc repro` of a stage, kill it when its first checkpoint is whole."""
+    """Start `dvc repro` of a stage, and kill it when its first checkpoint is complete."""
     project.set(**params)
     process = soak.start(project)
     pattern = f"tmp/checkpoints/{name}/*/checkpoint-*/trainer_state.json"
@@ -70,7 +70,7 @@ def test_kills_at_random_moments_change_nothing(ran, tmp_path):
 
 @pytest.mark.parametrize("stage", ["tokenize", "extract_cls_features", "svm"])
 def test_a_file_that_cannot_be_written_whole_is_one_line(after, stage):
-    """As on a full disk: no file may be larger than a kilobyte."""
+    """Simulate a full disk: no file may be larger than a kilobyte."""
     before = snapshot(after)
     command = f"ulimit -f 1; exec python -m stages.{stage}"
     done = after.run("bash", "-c", command, check=False)
@@ -130,7 +130,7 @@ def test_two_runs_at_once_do_not_mix(after):
 
 @pytest.fixture
 def wheels(tmp_path, monkeypatch):
-    """Pip finds wheels in a directory of ours alone."""
+    """Let pip find wheels only in this directory."""
     directory = tmp_path / "wheels"
     directory.mkdir()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -158,7 +158,7 @@ def test_a_truncated_wheel_is_refused_and_outputs_stay(after, wheels, tmp_path, 
 
 @pytest.mark.parametrize("name", ["finetune-head", "lora"])
 def test_a_training_that_cannot_be_saved_is_not_lost(after, name):
-    """Killed after its last epoch, while the model is written: its checkpoint is still there."""
+    """The stage is killed after its last epoch, while writing the model; its checkpoint remains."""
     module = after.path / "stages/lib/training/classifier.py"
     text = module.read_text()
     module.write_text(text.replace("    model.save_pretrained(directory)", "    import os, signal; "
@@ -180,7 +180,7 @@ def test_a_failure_in_a_clone_without_cache_keeps_the_metrics(after):
 
 
 def test_the_first_run_in_a_clone_of_this_repository_loses_nothing_when_it_fails(tmp_path):
-    """With the lock and metrics as they are committed, without a cache, and without the Hub."""
+    """The clone has the committed lock and metrics, but no cache and no access to the Hub."""
     clone = object.__new__(Project)
     clone.path = tmp_path / "clone"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone.path)], check=True)
@@ -193,7 +193,7 @@ def test_the_first_run_in_a_clone_of_this_repository_loses_nothing_when_it_fails
 
 
 def tracked(project):
-    """The outputs that git has."""
+    """Return the outputs that are in git."""
     return {path: content for path, content in snapshot(project).items() if path[:4] != "data"}
 
 

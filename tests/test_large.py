@@ -1,4 +1,4 @@
-"""Data that do not fit: the peak of a stage's memory is that of a tenth of the data."""
+"""Data that do not fit into memory: a stage's peak memory does not grow with the data."""
 
 import json
 import os
@@ -22,14 +22,14 @@ DIM = 256
 
 
 def peak(path, code):
-    """Runs Python code in a process of its own, in the project at `path`; peak memory."""
+    """Run Python code in a new process, in the project at `path`; returns its peak memory."""
     command = [sys.executable, "-c", LAUNCHER, "peak", sys.executable, "-c", code]
     subprocess.run(command, cwd=path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
     return int((path / "peak").read_text())
 
 
 def project(directory, **changes):
-    """params.yaml with changes of the section `dataset`, and nothing else."""
+    """Write a params.yaml with these changes in the section `dataset`, and nothing else."""
     directory.mkdir()
     yaml = YAML()
     content = yaml.load(ROOT / "params.yaml")
@@ -39,7 +39,7 @@ def project(directory, **changes):
 
 
 def write_reviews(directory, count):
-    """Numbered sets of files of reviews that all differ, three labels."""
+    """Write numbered files of distinct reviews for each split, with three labels."""
     directory.mkdir()
     words = ["dull", "great", "so so"]
     for split in SPLITS:
@@ -51,7 +51,7 @@ def write_reviews(directory, count):
 
 @pytest.fixture(scope="module")
 def downloads(tmp_path_factory):
-    """Projects that have read local reviews, and the peaks, by reviews."""
+    """Projects that have read local reviews, and their peak memory, by number of reviews."""
     ran = {}
     code = "from stages import download; download.get_backbone = lambda *_: {'source': 'local'}; "
     for count in (4 * SMALL, 4 * LARGE):
@@ -81,12 +81,12 @@ def test_no_review_is_lost_on_the_way(downloads):
 
 
 def write_features(path, count):
-    """Two labels that no line parts, one after the other."""
+    """Write features of two labels that no plane separates, sorted by label."""
     directory = path / "data/features"
     (path / "data/backbone").mkdir(parents=True)
     directory.mkdir()
     about = {"labels": ["bad", "good"], "reviews": {"source": "local"}, "max_length": 8}
-    about |= {"source": "local", "sha256": "0"}  # what the backbone's has
+    about |= {"source": "local", "sha256": "0"}  # as in the backbone's about.json
     for folder in (directory, path / "data/backbone"):
         (folder / "about.json").write_text(json.dumps(about))
     random = np.random.default_rng(0)
@@ -101,7 +101,7 @@ def write_features(path, count):
 
 @pytest.fixture(scope="module")
 def svms(tmp_path_factory):
-    """Projects in which the SVM has run with no vectors in memory, and its peaks, by reviews."""
+    """Projects in which the SVM ran with no vectors in memory, and its peaks, by reviews."""
     ran = {}
     for count in (SMALL, LARGE):
         path = project(tmp_path_factory.mktemp("svm") / "project")
@@ -134,7 +134,7 @@ def test_the_svm_of_blocks_scores_what_linear_svc_scores(svms, monkeypatch):
 
 
 def test_a_report_of_many_reviews_is_no_larger_than_one_of_few(tmp_path):
-    """Lists are cut, pictures have bins; neither time nor memory is out of proportion."""
+    """Lists are cut and pictures have bins; time and memory stay in proportion."""
     sizes, peaks = {}, {}
     for count in (1_000, 50_000):
         path = project(tmp_path / f"{count}")

@@ -1,4 +1,4 @@
-"""dvc.lock and the committed metrics are those of the committed code and parameters."""
+"""dvc.lock and the committed metrics match the committed code and parameters."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ def stages():
 
 
 def stale(entries):
-    """What is in git and not as dvc.lock has it; what is cached is not in a fresh clone."""
+    """Return what is in git and differs from dvc.lock; a fresh clone lacks what is cached."""
     return {
         str(entry): entry.workspace_status()
         for entry in entries
@@ -40,7 +40,7 @@ def test_the_committed_metrics_are_those_of_the_lock(stages, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_stages_are_linked_by_the_same_hashes(stages, name):
-    """What a stage read is what the stage before wrote."""
+    """What a stage read is what the stage before it wrote."""
     written = {str(out): out.hash_info for stage in stages.values() for out in stage.outs}
     for dep in stages[name].deps:
         for path, hash_info in written.items():
@@ -49,7 +49,7 @@ def test_stages_are_linked_by_the_same_hashes(stages, name):
 
 
 def table(path):
-    """The table of scores in a Markdown file: rows of columns by name."""
+    """Parse the table of scores in a Markdown file: rows by model, with cells by column."""
     lines = path.read_text().splitlines()
     start = next(n for n, line in enumerate(lines) if re.match(r"\| model .*accuracy", line))
     rows = [
@@ -60,7 +60,7 @@ def table(path):
 
 
 def test_the_readmes_table_is_the_reports():
-    """In the columns that it has."""
+    """The README's table has some of the report's columns."""
     readme, report = table(ROOT / "README.md"), table(ROOT / "metrics/report.md")
     assert list(readme) == list(report)
     for name, row in readme.items():

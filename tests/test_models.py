@@ -1,4 +1,4 @@
-"""The saved models, through the libraries that people load them with."""
+"""The saved models, loaded through the libraries that people use."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from stages import lora
 from stages.lib.schema import params
 from stages.lib.training import classifier
 
-# Run in the precision that `auto` gives, and then in the other one (see `make test`).
+# Run in the precision that `auto` means here, and then in the other one (see `make test`).
 pytestmark = pytest.mark.precision
 
 
@@ -32,7 +32,7 @@ def predictions(name):
 
 
 def positive(table):
-    """The probability of the positive label."""
+    """Return the probability of the positive label."""
     score = table["score"].to_numpy()
     return np.where(table["prediction"] == "positive", score, 1 - score)
 

@@ -1,4 +1,4 @@
-"""The user's own reviews through the whole DAG: columns, labels and files as they come."""
+"""The user's own reviews through the whole DAG: columns, labels and files of various kinds."""
 
 import csv
 import json
@@ -26,7 +26,7 @@ COMMAND = (
 
 
 def write_jsonl(path, size):
-    """Reviews whose label is said by two words of each, in columns named as people name them."""
+    """Reviews in which two words determine the label, with columns named as people name them."""
     random = np.random.default_rng(0)
     lines = []
     for number in range(size):
@@ -40,7 +40,7 @@ def write_jsonl(path, size):
 
 @pytest.fixture(scope="module")
 def own(miniature, tmp_path_factory):
-    """A project after the command of the README, on a folder with a train file of three labels."""
+    """A project after the README's command, on a folder with a train file of three labels."""
     project = Project(tmp_path_factory.mktemp("own") / "project")
     use_small_data(project, "local/reviews", miniature)
     write_jsonl(project.path / "my_reviews/train.jsonl", 150)
@@ -77,7 +77,7 @@ def test_the_page_about_own_data_does_what_it_says(project, miniature):
     project.run("bash", "-ec", "\n".join(commands), **identity)
     facts = project.read("metrics/download.json")
     assert facts["test"]["labels"] == {"bad": 2, "fair": 2, "good": 2}
-    # In a copy of the commit, which has the reviews from DVC's cache.
+    # This works on a copy of the commit, which gets the reviews from DVC's cache.
     done = project.dvc("exp", "run", "--temp", "download", "-S", "dataset.split_seed=1", **identity)
     assert stages_run(done) == ["download"]
 

@@ -45,7 +45,7 @@ def page(request, tmp_path_factory):
 def test_the_page_renders_without_errors_and_nothing_is_empty_or_cut(chrome, page, view):
     browser.look(chrome, page, **VIEWS[view])
     assert chrome.get_log("browser") == []
-    # All of the window's width and no more: only tables scroll, in their own frames.
+    # The page takes the window's full width and no more; only tables scroll, in their own frames.
     width, seen = chrome.execute_script(
         "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
     )

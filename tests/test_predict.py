@@ -1,4 +1,4 @@
-"""commands.predict: trained models on texts of one's own."""
+"""commands.predict: trained models on a user's texts."""
 
 import csv
 import io
@@ -24,10 +24,10 @@ from stages.lib.core.paths import MODELS
 from stages.lib.models import prediction, registry
 from stages.lib.reviews import texts
 
-# Opposite beyond doubt to the miniature's SVM, in whichever precision its vectors were extracted.
+# Clear cases for the miniature's SVM, in whichever precision its vectors were extracted.
 GOOD, BAD = "witty witty great", "it is dull and tedious"
 
-# Run in the precision that `auto` gives, and then in the other one (see `make test`).
+# Run in the precision that `auto` means here, and then in the other one (see `make test`).
 pytestmark = pytest.mark.precision
 
 
@@ -39,7 +39,7 @@ def here(ran, monkeypatch):
 
 @pytest.fixture
 def both(here, monkeypatch, capsys):
-    """The command with these arguments, in this process; gives what it printed on both streams."""
+    """Run the command in this process; returns what it printed on both streams."""
 
     def run(*args, stdin=b""):
         monkeypatch.setattr(sys, "argv", ["predict", *map(str, args)])
@@ -52,7 +52,7 @@ def both(here, monkeypatch, capsys):
 
 @pytest.fixture
 def run(both):
-    """As `both`, gives standard output."""
+    """Like `both`, but returns only standard output."""
     return lambda *args, **options: both(*args, **options).out
 
 
@@ -150,7 +150,7 @@ def test_an_empty_text_keeps_its_line_and_has_no_label(both):
 
 @pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
 def test_a_long_text_is_cut_where_training_did(here, name):
-    """32 tokens, of which two are [CLS] and [SEP]."""
+    """The limit is 32 tokens, two of which are [CLS] and [SEP]."""
     kept = ["great"] * 30
     model = prediction.load(MODELS / name, "fp32")
     first, longer, other = (
@@ -212,8 +212,8 @@ def test_bf16_is_close_to_fp32(run):
             "data/raw/test.parquet: column 'label' holds int64, expected text",
         ),
         (["--model", "svm"], "standard input: no texts in it"),
-        (["--model", "svm", GOOD, "--file", "-"], "texts and --file: give one of them"),
-        (["--model", "svm", "data/predictions/svm.csv"], "is a file: --file data/predictions/svm"),
+        (["--model", "svm", GOOD, "--file", "-"], "texts and --file: give only one"),
+        (["--model", "svm", "data/predictions/svm.csv"], "is a file: use --file data/predictions"),
         (
             ["--model", "svm", "--file", "params.csv", "--output", "./params.csv"],
             "--output params.csv: it is the file of --file, which would be lost",
@@ -223,7 +223,7 @@ def test_bf16_is_close_to_fp32(run):
             "--output dvc.yaml/out.csv: dvc.yaml is not a directory",
         ),
         (["--model", "svm", GOOD, "--output", "out.txt"], "it should end in .csv or .jsonl"),
-        (["--model", "data/raw", GOOD], "data/raw: not a model: no config.json or adapter_config"),
+        (["--model", "data/raw", GOOD], "data/raw: not a model: it has no config.json or adapter_"),
         (["--model", "data/backbone", GOOD], "data/backbone: no trained classifier"),
         (
             ["--model", "svm", GOOD, "--precision", "fp16"],
@@ -253,7 +253,7 @@ def test_a_model_that_is_not_here_is_said_with_how_to_get_it(run, tmp_path, monk
 @pytest.mark.parametrize("name", ["svm", "lora"])
 def test_a_model_without_its_base_says_so(run, here, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"data/backbone'? is not here; run from the"):
+    with pytest.raises(InputError, match=r"data/backbone'? does not exist; run this from the"):
         run("--model", here.path / "data/models" / name, GOOD)
 
 
@@ -298,7 +298,7 @@ def test_a_reader_that_leaves_early_is_no_error(here, tmp_path):
 def test_an_interrupt_ends_it_quietly(here, tmp_path):
     command = [sys.executable, "-m", "commands.predict", "--model", "svm"]
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    # Tests in the background of a script ignore it, and what they start would too.
+    # In a script's background job, tests ignore SIGINT, and so would the processes they start.
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
     with subprocess.Popen(command, cwd=here.path, **pipes) as process:
         signal.signal(signal.SIGINT, before)

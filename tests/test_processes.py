@@ -1,4 +1,4 @@
-"""Stages in two processes (gloo, on the CPU): results are those of one, one death ends both."""
+"""Stages in two processes (gloo, on the CPU): results equal those of one; one death ends both."""
 
 import csv
 import json
@@ -17,9 +17,9 @@ from test_docs import BLOCK, commands
 from stages.lib.models import registry
 
 TWO = "torchrun --nproc_per_node 2"
-# Of curves. bfloat16 has eight bits of precision, and two processes round other sums than one.
+# Of curves: bfloat16 has eight bits of precision, and two processes round different sums.
 TOLERANCE = {"fp32": 1e-3, "bf16": 1e-2}
-# One start of the interpreter for all of them: it takes longer than the stages.
+# All stages share one interpreter, because starting it takes longer than the stages.
 STAGES = """
 import os, sys
 from stages import extract_cls_features, finetune_full, lora
@@ -44,10 +44,10 @@ TYPED = [
 
 @pytest.fixture(scope="module")
 def one_and_two(ran, tmp_path_factory):
-    """Extraction, full training and LoRA without dropout, in one process and in two.
+    """Run extraction, full training and LoRA without dropout, in one process and in two.
 
-    Batches of 23 of the 24 reviews: one process has a row more than the other, and no row of the
-    second batch.
+    Batches have 23 of the 24 reviews: of the first batch, one process has a row more than the
+    other, and of the second batch, one process has no row.
     """
     directory = tmp_path_factory.mktemp("processes")
     threads = str(torch.get_num_threads())
@@ -101,7 +101,7 @@ def test_costs_tell_the_number_of_processes(one_and_two):
 
 
 def process(root, **environment):
-    """The process below `root` with this environment, or None."""
+    """Find the process below `root` with this environment; None if there is none."""
     for child in psutil.Process(root.pid).children(recursive=True):
         try:
             if environment.items() <= child.environ().items():
@@ -146,7 +146,7 @@ def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_pat
             "error: finetune-full: one of the 2 processes died or was told to end; "
             "run the same command again to go on"
         ]
-        if rank != "0":  # Which is the one that puts back.
+        if rank != "0":  # Rank 0 is the one that restores outputs.
             assert snapshot(after) == before
     done = after.dvc("repro", "finetune-full")
     assert len(re.findall("going on from", done.stderr)) == 1
@@ -155,7 +155,7 @@ def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_pat
 
 
 def launch(project, main):
-    """`main`, the body of a stage's, in two processes."""
+    """Run `main`, the body of a stage's main function, in two processes."""
     body = "\n".join(f"    {line}" for line in ["import os, time", *main])
     (project.path / "a_stage.py").write_text(
         "from stages.lib.core import stage\nfrom stages.lib.core.errors import InputError\n"
@@ -181,7 +181,7 @@ def test_what_one_process_meets_alone_is_said_alone(project):
 
 
 def test_processes_do_not_outlive_their_launcher(project):
-    # Both have started by then: who starts after the launcher's death is not told of it.
+    # Both have started by then; one that starts after the launcher's death would not notice it.
     kill = "if os.environ['RANK'] == '0': time.sleep(5); os.kill(os.getppid(), 9)"
     main = [kill, "time.sleep(60)"]
     start = time.monotonic()

@@ -25,7 +25,7 @@ def server(request, tmp_path_factory):
 
 
 def section(server):
-    """The commands of the server's section of docs/sharing.md, with its examples replaced."""
+    """Return the commands of the server's section of docs/sharing.md, with real values."""
     page = (ROOT / "docs/sharing.md").read_text(encoding="utf-8")
     text = re.search(rf"^### [^\n]*{server.heading}\n.*?(?=^##)", page, re.M | re.S)[0]
     lines = [c.line for block in BLOCK.finditer(text) for c in commands(block["text"])]
@@ -36,7 +36,7 @@ def section(server):
 
 
 class Clone(Project):
-    """A clone that uses the server, by the commands of the page."""
+    """A clone that uses the server by the commands of the page."""
 
     def __init__(self, path, server):
         self.path, self.server = path, server
@@ -48,13 +48,13 @@ class Clone(Project):
             run(self, line, place)
 
     def cached(self):
-        """The names in DVC's cache."""
+        """Return the names in DVC's cache."""
         folder = self.path / ".dvc/cache/files/md5"
         return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
 def objects(project, *paths):
-    """The names in DVC's cache of outputs: of all that are cached when none is named."""
+    """Return the names in DVC's cache of these outputs, or of all cached ones if none is given."""
     found = set()
     for stage in project.read("dvc.lock")["stages"].values():
         for out in stage["outs"]:
@@ -67,7 +67,7 @@ def objects(project, *paths):
 
 @pytest.fixture(scope="module")
 def team(server, ran, tmp_path_factory):
-    """Clone a, whose first push was killed half-way and which pushed again, and what was seen."""
+    """Clone a, whose first push was killed half-way and which pushed again, and observations."""
     directory = tmp_path_factory.mktemp("team")
     a = Clone(ran.copy(directory / "a").path, server)
     *configure, push = section(server)
@@ -81,7 +81,7 @@ def team(server, ran, tmp_path_factory):
     killed = subprocess.Popen(
         (sys.executable, "-m", "dvc", "push"), cwd=a.path, stdout=subprocess.DEVNULL
     )
-    with servers.ended(killed):  # with SIGKILL
+    with servers.ended(killed):  # by SIGKILL
         assert wire.stopped.wait(60)
     local.write_text(configured)
     seen = SimpleNamespace(a=a, stored=server.hashes())
@@ -96,7 +96,7 @@ def team(server, ran, tmp_path_factory):
 
 
 def clone(a, path):
-    """Another clone, with a cold cache."""
+    """Another clone, with an empty cache."""
     a.git("clone", "--quiet", str(a.path), str(path))
     return Clone(path, a.server)
 
@@ -148,7 +148,7 @@ def test_to_see_that_nothing_is_to_run_needs_nothing_and_one_model_comes_alone(t
 
 
 def test_a_change_fetches_what_the_changed_stage_reads(team, b):
-    """And runs it, though another clone did and pushed its run cache: metrics are in git alone."""
+    """The stage runs, although another clone pushed its run cache: only git has the metrics."""
     team.a.set(svm__C=1e-6)
     team.a.dvc("repro", "svm")
     team.a.dvc("push", "--run-cache")

@@ -1,4 +1,4 @@
-"""What an edit runs again: prose, lists and other stages' parameters train nothing."""
+"""What runs again after an edit: prose, lists and other stages' parameters train nothing."""
 
 import json
 
@@ -18,7 +18,7 @@ COSTLY = {
 
 
 def changed(project):
-    """The stages that `dvc status` names."""
+    """Return the stages that `dvc status` names."""
     return set(json.loads(project.dvc("status", "--json").stdout))
 
 

@@ -1,4 +1,4 @@
-"""Seeds: what `dvc exp show --json` and dvc.lock say becomes mean and standard deviation."""
+"""commands.seeds: mean and standard deviation from `dvc exp show --json` and dvc.lock."""
 
 import statistics
 from collections import Counter
@@ -15,7 +15,7 @@ def scores(accuracy):
 
 
 def lock(params, code="c0de"):
-    """dvc.lock after all of a small DAG was run."""
+    """Return dvc.lock as it is after a small DAG has run completely."""
 
     def stage(sections, before, out, script):
         values = {section: params[section] for section in sections}
@@ -31,7 +31,7 @@ def lock(params, code="c0de"):
 
 
 def experiment(params, accuracies, state="success"):
-    """One as `dvc exp show --json` has it."""
+    """Return an experiment in the form of `dvc exp show --json`."""
     metrics = {f"metrics/{name}.json": {"data": scores(a)} for name, a in accuracies.items()}
     metrics["metrics/download.json"] = {"data": {"test": {"reviews": 24}}}
     metrics["metrics/costs/svm.json"] = {"data": {"seconds": 1.0}}
@@ -40,7 +40,7 @@ def experiment(params, accuracies, state="success"):
 
 
 def run(seed, svm, lora, /, **changes):
-    """The rows of an experiment that ran everything."""
+    """Return the rows of an experiment that ran everything."""
     params = PARAMS | changes | {"seed": seed}
     (tip,) = experiment(params, {"svm": svm, "lora": lora})["revs"]
     return seeds.measured(tip, lock(params))
@@ -94,7 +94,7 @@ def test_a_parameter_of_an_earlier_stage_and_other_code_split_too():
 
 
 def test_scores_that_the_experiment_did_not_run_are_left_out():
-    """`dvc exp run -S seed=1 svm` keeps metrics/lora.json, which is of the seed before."""
+    """`dvc exp run -S seed=1 svm` keeps metrics/lora.json, which is from the seed before."""
     params = PARAMS | {"seed": 1}
     (tip,) = experiment(params, {"svm": 0.7, "lora": 0.5})["revs"]
     stages = lock(PARAMS) | {"svm": lock(params)["svm"]}
@@ -132,6 +132,6 @@ def test_without_experiments_one_line_says_what_to_run(ran):
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "error: no finished experiments of this commit (--all-commits has the others); run "
-        "dvc exp run --queue -S 'seed=1,2,3,4,5', then dvc queue start\n"
+        "error: no finished experiments of this commit (--all-commits includes those of other "
+        "commits); run dvc exp run --queue -S 'seed=1,2,3,4,5', then dvc queue start\n"
     )

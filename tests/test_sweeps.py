@@ -1,7 +1,8 @@
-"""A sweep in the queue: what is shared runs once, what fails stops nothing, and machines share it.
+"""A sweep in the queue: shared stages run once, a failure does not stop the others, and machines
+can share a sweep.
 
-On the stage svm, which starts in a second: it does not read lora.lr, so that a sweep of it shares
-the stage, as it shares all but the last stages when everything runs.
+The sweep ends at the stage svm, which starts in a second. svm does not read lora.lr, so a sweep
+over lora.lr shares it, just as a full sweep shares all but the last stages.
 """
 
 import copy
@@ -43,7 +44,7 @@ def swept(ran, tmp_path_factory):
 
 
 def tasks(project, state):
-    """The tasks of the queue that ended so."""
+    """Return the tasks of the queue that ended in this state."""
     return re.findall(rf"^(\w+) .*\b{state}$", project.dvc("queue", "status").stdout, re.M)
 
 
@@ -55,7 +56,7 @@ def test_one_that_fails_stops_no_other_and_its_log_says_why(swept):
 
 def test_what_experiments_share_runs_once(swept):
     logs = "".join(swept.dvc("queue", "logs", task).stdout for task in tasks(swept, "Success"))
-    assert re.findall("Running stage '(.+)'", logs) == ["svm"] * 2  # one a seed
+    assert re.findall("Running stage '(.+)'", logs) == ["svm"] * 2  # one per seed
     assert logs.count("Stage 'svm' is cached - skipping run") == 4
 
 

@@ -1,4 +1,4 @@
-"""stages.tokenize: token ids as the tokenizer gives them, whatever pieces they are made in."""
+"""stages.tokenize: token ids are those of the tokenizer, whatever pieces the texts come in."""
 
 import json
 
@@ -47,5 +47,5 @@ def test_the_facts_are_of_whole_texts(here, monkeypatch):
     assert max(facts["input_ids"].combine_chunks().value_lengths().to_pylist()) == 6
     train = json.loads(tokenize.METRICS.read_text())["train"]
     assert train["tokens"]["p100"] == 10
-    # [CLS] and [SEP] are counted: the second and the fourth text are longer than six.
+    # [CLS] and [SEP] count, so the second and the fourth text are longer than six tokens.
     assert train["truncated_share"] == 0.4

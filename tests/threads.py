@@ -1,9 +1,9 @@
-"""Measure how far scores move with the number of threads.
+"""Measure how much scores change with the number of threads.
 
-python tests/threads.py 512    # reviews a split of the embedded source
+python tests/threads.py 512    # reviews per split of the embedded source
 
-Runs the pipeline with one thread and with two, and prints for each model the test accuracy of both,
-the share of predictions that differ, and by how much scores do.
+Runs the pipeline with one thread and with two, and prints for each model the test accuracy of both
+runs, the share of predictions that differ, and the largest difference of scores.
 """
 
 import sys
@@ -15,7 +15,7 @@ from conftest import Project
 
 
 def run(directory: Path, threads: int, size: int) -> Project:
-    """The pipeline on `size` reviews a split, with so many threads."""
+    """Run the pipeline on `size` reviews per split, with this many threads."""
     project = Project(directory / str(threads))
     project.set(source="pypi", dataset__subset=size)
     project.dvc("repro", OMP_NUM_THREADS=str(threads))
@@ -23,7 +23,7 @@ def run(directory: Path, threads: int, size: int) -> Project:
 
 
 def compare(one: Project, two: Project, model: str) -> dict[str, str]:
-    """Test accuracies, how many of all predictions differ, and by how much scores do."""
+    """Compare test accuracies, the share of all predictions that differ, and the scores."""
     scores = [project.read(f"metrics/{model}.json")["test"]["accuracy"] for project in (one, two)]
     tables = [pd.read_csv(project.path / f"data/predictions/{model}.csv") for project in (one, two)]
     differ = (tables[0]["prediction"] != tables[1]["prediction"]).mean()

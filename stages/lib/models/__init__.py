@@ -1,4 +1,4 @@
-"""Own the list of models, their cards, and what loads them to predict.
+"""The list of models, their cards, and loading a model to predict.
 
-It imports core, encoder and vectors.
+This room imports core, encoder and vectors.
 """

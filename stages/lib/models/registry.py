@@ -1,4 +1,4 @@
-"""Which models there are, and which kind of model a directory holds."""
+"""The list of models, and the kind of model in a directory."""
 
 import json
 from pathlib import Path
@@ -7,21 +7,21 @@ from typing import Literal
 from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
 
-# This project's own, whatever the working directory is.
+# The dvc.yaml of this project, whatever the working directory is.
 DECLARED = Path(__file__).parents[3] / "dvc.yaml"
 
 Kind = Literal["svm", "adapter", "classifier"]
 
 
 def names() -> tuple[str, ...]:
-    """The models in the order of dvc.yaml, which lists each as an artifact of its stage's name."""
+    """List the models in the order of dvc.yaml, where each is an artifact named as its stage."""
     return tuple(declarations.read_yaml(str(DECLARED))["artifacts"])
 
 
 def kind(directory: Path) -> Kind:
-    """What `directory` holds: the SVM's arrays, a PEFT adapter or a whole transformers classifier.
+    """Find what `directory` holds: the SVM's arrays, a PEFT adapter or a transformers classifier.
 
-    Raises InputError when it is none of these, and when its weights are not safetensors.
+    Raises InputError when it is none of these, or when its weights are not safetensors.
     """
     if (directory / "adapter_config.json").is_file():
         found, weights = "adapter", "adapter_model"
@@ -30,7 +30,7 @@ def kind(directory: Path) -> Kind:
         found = "svm" if config.get("model_type") == "linear-svm" else "classifier"
         weights = "model"
     else:
-        raise InputError(f"{directory}: not a model: no config.json or adapter_config.json in it")
+        raise InputError(f"{directory}: not a model: it has no config.json or adapter_config.json")
     if not any(directory.glob(f"{weights}*.safetensors")):
         raise InputError(
             f"{directory}: no {weights}.safetensors; weights in another format are not read"

@@ -1,4 +1,4 @@
-"""Own the answer, as Markdown and as a page.
+"""The report, as Markdown and as an HTML page.
 
-It imports core.
+This room imports core.
 """

@@ -23,9 +23,9 @@ from stages.lib.report.recommendation import PUBLISHED
 HOLDS, FAILS = "holds", "does not hold"
 UNCLEAR, MISSING = "cannot tell", "not measured here"
 
-# Costs are measured once; what differs by less may be noise.
+# Costs are measured once; a smaller relative difference may be noise.
 NOISE = 0.10
-LARGEST_DIFFERENCE = 1e-3  # of logits or scores that rounding may make
+LARGEST_DIFFERENCE = 1e-3  # of logits or scores, that rounding may cause
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Claim:
 
 
 def judge(results: Results, comparisons: Comparisons) -> list[Claim]:
-    """Every claim with what was measured and a verdict."""
+    """Judge every claim: what was measured, and the verdict."""
     return [
         _share(results),
         _size(results),
@@ -53,7 +53,7 @@ def judge(results: Results, comparisons: Comparisons) -> list[Claim]:
 
 
 def section(claims: list[Claim]) -> Section:
-    """The table of claims."""
+    """Build the section with the table of claims."""
     return Section(
         "claims",
         "What did the published experiment claim, and what holds here?",
@@ -61,7 +61,8 @@ def section(claims: list[Claim]) -> Section:
             Text(_summary(claims), "answer"),
             Table(
                 "claims-table",
-                "Each claim, what was published about it, what was measured here, and the verdict.",
+                "Each claim, the published evidence for it, what was measured here, and the "
+                "verdict.",
                 ["claim", "published", "measured here", "verdict"],
                 [
                     [
@@ -75,9 +76,10 @@ def section(claims: list[Claim]) -> Section:
                 prose=["claim", "published", "measured here", "verdict"],
             ),
             Text(
-                "Verdicts on scores come from the paired tests on the test split above. Costs were "
-                f"measured once: a difference under {NOISE:.0%} counts as “cannot tell”. LoRA is "
-                "lora-2e-4, full is finetune-full, SVM is svm."
+                "The verdicts on scores come from the paired tests on the test split above. Costs "
+                f"were measured once, so a difference under {NOISE:.0%} counts as “cannot tell”. "
+                "In this table LoRA means lora-2e-4, full fine-tuning means finetune-full, and the "
+                "SVM means svm."
             ),
         ],
     )
@@ -90,7 +92,7 @@ def _summary(claims: list[Claim]) -> str:
     parts = [f"{of(HOLDS)} of {len(claims)} claims hold here"]
     for verdict, one, many in (
         (FAILS, "does not", "do not"),
-        (UNCLEAR, "cannot be told", "cannot be told"),
+        (UNCLEAR, "cannot be decided", "cannot be decided"),
         (MISSING, "was not measured", "were not measured"),
     ):
         if count := of(verdict):
@@ -114,7 +116,7 @@ def _size(results: Results) -> Claim:
     adapter, full = (results.costs[name]["size_bytes"] for name in ("lora-2e-4", "finetune-full"))
     return Claim(
         "An adapter is a small part of a model's size",
-        "not quantified; here: a tenth at most",
+        "not quantified; the limit here is a tenth",
         f"{size(adapter)} instead of {size(full)} on disk: {_times(full / adapter)} smaller",
         HOLDS if adapter <= full / 10 else FAILS,
     )
@@ -139,13 +141,13 @@ def _speed(results: Results) -> Claim:
         "LoRA trains in less time than full fine-tuning",
         "less, not quantified",
         f"{lora['samples_per_second']:,.0f} reviews/s against {full['samples_per_second']:,.0f} "
-        f"(time for each {_change(ratio)}){_elsewhere(lora, full)}",
+        f"(time per review {_change(ratio)}){_elsewhere(lora, full)}",
         _less(ratio, lora, full),
     )
 
 
 def _less(ratio: float, first: dict[str, Any], second: dict[str, Any]) -> str:
-    """The verdict on a claim of a lower cost; `ratio` is the one claimed lower by the other."""
+    """Judge a claim of lower cost; `ratio` is the cost claimed to be lower over the other one."""
     if _elsewhere(first, second) or abs(ratio - 1) < NOISE:
         return UNCLEAR
     return HOLDS if ratio < 1 else FAILS
@@ -153,7 +155,7 @@ def _less(ratio: float, first: dict[str, Any], second: dict[str, Any]) -> str:
 
 def _elsewhere(first: dict[str, Any], second: dict[str, Any]) -> str:
     machines = [f"{cost['device']}, {cost['precision']}" for cost in (first, second)]
-    return "" if machines[0] == machines[1] else f"; not on equal terms: {' and '.join(machines)}"
+    return "" if machines[0] == machines[1] else f"; not comparable: {' and '.join(machines)}"
 
 
 def _merged(merge: dict[str, Any]) -> Claim:
@@ -161,7 +163,7 @@ def _merged(merge: dict[str, Any]) -> Claim:
     return Claim(
         "An adapter can be merged: W' = W + BA, scaled by alpha/r",
         "equal outputs",
-        f"largest difference of logits {largest:.2g} over {plural(merge['reviews'], 'review')} "
+        f"the logits differ by at most {largest:.2g} over {plural(merge['reviews'], 'review')} "
         f"({merge['model']})",
         HOLDS if largest <= LARGEST_DIFFERENCE else FAILS,
     )
@@ -173,9 +175,9 @@ def _swapped(swap: dict[str, Any]) -> Claim:
     return Claim(
         "One base serves several adapters, swapped in place",
         "yes",
-        f"{listed(swap['adapters'])} on one loaded base: "
-        f"predictions that differ from those of each alone: {swap['predictions_that_differ']:,}, "
-        f"scores by {swap['largest_score_difference']:.2g} at most",
+        f"{listed(swap['adapters'])} on one loaded base: compared with each model loaded alone, "
+        f"{plural(swap['predictions_that_differ'], 'prediction')} changed, and scores differ by "
+        f"at most {swap['largest_score_difference']:.2g}",
         HOLDS if same and close else FAILS,
     )
 
@@ -209,7 +211,7 @@ def _mixed(costs: dict[str, Any]) -> list[Claim]:
 
 
 def _strong_svm(full: Comparison) -> Claim:
-    """Strong: fine-tuning all parameters is not better than it."""
+    """Judge whether the SVM is strong: full fine-tuning is not better than it."""
     interval = full.pair.interval
     if full.verdict == "better":
         verdict = FAILS
@@ -220,13 +222,13 @@ def _strong_svm(full: Comparison) -> Claim:
     return Claim(
         "The SVM on frozen features is already strong",
         "0.82 on validation; full fine-tuning 0.80",
-        f"full is {_against_svm(full)}",
+        f"full fine-tuning is {_against_svm(full)}",
         verdict,
     )
 
 
 def _lora_wins(results: Results, comparisons: Comparisons) -> Claim:
-    # Of the published experiment's models alone, whichever others there are.
+    # Only the published experiment's models count, whatever others there are.
     published = [name for name in PUBLISHED if name != "lora-2e-4"]
     by_verdict: dict[str, list[str]] = {}
     for name in published:
@@ -238,7 +240,7 @@ def _lora_wins(results: Results, comparisons: Comparisons) -> Claim:
     words = {
         "better": "better than",
         "worse": "worse than",
-        "cannot tell": "not to be told from",
+        "cannot tell": "not distinguishable from",
     }
     said = [f"{words[v]} {listed(by_verdict[v])}" for v in words if v in by_verdict]
     return Claim(
@@ -254,8 +256,8 @@ def _full_improves(full: Comparison) -> Claim:
     more = full.verdict == "better" and full.pair.interval.low > MARGIN
     return Claim(
         "Full fine-tuning slightly improves on the SVM",
-        "its own figures say otherwise: 0.80, the SVM 0.82",
-        f"full is {_against_svm(full)}{': more than slightly' if more else ''}",
+        "its own figures say otherwise: 0.80 against 0.82 for the SVM",
+        f"full fine-tuning is {_against_svm(full)}{': this is more than slightly' if more else ''}",
         verdicts[full.verdict],
     )
 
@@ -264,7 +266,7 @@ def _against_svm(found: Comparison) -> str:
     words = {
         "better": "better than the SVM",
         "worse": "worse than the SVM",
-        "cannot tell": "not to be told from the SVM",
+        "cannot tell": "not distinguishable from the SVM",
     }
     interval = found.pair.interval
     return (

@@ -1,7 +1,7 @@
-"""What a report consists of, whoever draws it: `markdown` and `page` render the same content.
+"""The content of a report, whatever its format: `markdown` and `page` render the same content.
 
-Prose (`Text`, captions, notes) is Markdown of one paragraph; what comes from data goes into it
-through `code` or `escape`. Cells are plain text, escaped where they are drawn.
+Prose (`Text`, captions, notes) is one paragraph of Markdown; text from the data is inserted through
+`code` or `escape`. Cells are plain text, which the renderer escapes.
 """
 
 import re
@@ -15,14 +15,14 @@ from matplotlib.axes import Axes
 @dataclass(frozen=True)
 class Cell:
     text: str
-    detail: str = ""  # smaller, after the text
-    kind: str = ""  # "review" for a text that somebody wrote, else a verdict
+    detail: str = ""  # set in smaller type after the text
+    kind: str = ""  # "review" for the text of a review, otherwise a verdict
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first of each row is its header. Columns of `prose` hold words, which are
-    set to the left, all others numbers."""
+    """Rows of cells; the first cell of each row is its header. The columns named in `prose` hold
+    words and are left-aligned; all others hold numbers."""
 
     key: str
     caption: str
@@ -33,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Ink:
-    """The colours that a picture is drawn with."""
+    """The colours of a picture."""
 
     text: str
     grid: str
@@ -42,7 +42,7 @@ class Ink:
 
 @dataclass(frozen=True)
 class Panel:
-    """One pair of axes of a picture; `draw` fills it."""
+    """One plot of a picture; `draw` fills its axes."""
 
     title: str
     draw: Callable[[Axes, Ink], None]
@@ -50,14 +50,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture. `finding` says in words what it shows, for who does not see it."""
+    """A picture. `finding` states in words what it shows, for readers who cannot see it."""
 
     key: str
     caption: str
     finding: str
     panels: Sequence[Panel]
-    legend: dict[str, int] = field(default_factory=dict)  # names of series and their numbers
-    height: float = 2.7  # of a panel, in inches; it is 3.6 wide
+    legend: dict[str, int] = field(default_factory=dict)  # number of each series by name
+    height: float = 2.7  # of a panel, in inches; its width is 3.6
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ LONGEST = 400  # characters of a review that are shown
 
 
 def clean(text: str) -> str:
-    """A text of somebody's on one line, without control characters, and cut when very long."""
+    """Return a user's text on one line, without control characters, truncated when very long."""
     text = " ".join(text.split())
     text = "".join(
         "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cs") else char
@@ -113,10 +113,10 @@ def clean(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text as Markdown, in which nothing of it is markup, a link, a formula or a mention."""
+    """Escape plain text for Markdown: none of it becomes markup, a link, a formula or a mention."""
     escaped = re.sub(r"([\\`*_\[\]>|~#&$]|<(?!\s)|:(?=[/\w]))", r"\\\1", clean(text))
     escaped = re.sub(r"(?i)(www)\.", r"\1\.", escaped)
-    # A code host would notify who is called so: a word joiner is not seen.
+    # A code host would notify the user of that name; an invisible word joiner prevents it.
     escaped = escaped.replace("@", "@\N{WORD JOINER}")
     if any(unicodedata.bidirectional(char) in _RIGHT_TO_LEFT for char in escaped):
         return f"\N{FIRST STRONG ISOLATE}{escaped}\N{POP DIRECTIONAL ISOLATE}"
@@ -127,40 +127,40 @@ _RIGHT_TO_LEFT = {"R", "AL", "RLE", "RLO", "LRE", "LRO", "RLI", "LRI", "FSI"}
 
 
 def code(text: str) -> str:
-    """Plain text as code in Markdown."""
+    """Format plain text as a Markdown code span."""
     return f"`{clean(text).replace('`', chr(39))}`"
 
 
 def listed(names: Sequence[str], last: str = "and") -> str:
-    """`a, b and c`."""
+    """Join names as `a, b and c`."""
     return f" {last} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """`1 review`, `2 reviews`."""
+    """Format a count with its noun: `1 review`, `2 reviews`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def points(difference: float) -> str:
-    """A difference of shares in percentage points, with its sign."""
+    """Format a difference of shares in percentage points, with its sign."""
     shown = f"{100 * difference:+.1f}"
     return ("0.0" if float(shown) == 0 else shown).replace("-", "\N{MINUS SIGN}")
 
 
 def p_value(p: float) -> str:
-    """`p < 0.001` or `p = 0.012`."""
+    """Format a p-value as `p < 0.001` or `p = 0.012`."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def seconds(value: float) -> str:
-    """A duration for people."""
+    """Format a duration in seconds, minutes or hours."""
     if value < 100:
         return f"{value:.3g} s"
     return f"{value / 60:,.1f} min" if value < 6000 else f"{value / 3600:,.1f} h"
 
 
 def size(count: int) -> str:
-    """Bytes for people, in powers of ten."""
+    """Format a number of bytes, with decimal units."""
     for power, unit in ((9, "GB"), (6, "MB"), (3, "kB")):
         if count >= 10**power:
             return f"{count / 10**power:,.3g} {unit}"
@@ -172,10 +172,10 @@ def megabytes(value: float) -> str:
 
 
 def span(low: float, high: float) -> str:
-    """An interval of shares."""
+    """Format an interval of shares."""
     return f"{low:.3f}\N{EN DASH}{high:.3f}"
 
 
 def between(low: float, high: float) -> str:
-    """An interval of differences of shares, in points."""
+    """Format an interval of differences of shares, in percentage points."""
     return f"{points(low)} to {points(high)}"

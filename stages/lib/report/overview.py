@@ -1,4 +1,4 @@
-"""The report as a whole: what stands at the top, and the six questions in order."""
+"""The report as a whole: the lead, and the six questions in order."""
 
 from stages.lib.report import (
     claims,
@@ -13,7 +13,7 @@ from stages.lib.report.inputs import Results
 
 
 def write(results: Results) -> Report:
-    """The content of the report, for every renderer."""
+    """Build the content of the report, the same for every renderer."""
     choice = recommendation.choose(results)
     comparisons = differences.of_all(results)
     return Report(

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no network, no script."""
+"""Rendering of the report as one self-contained HTML page, without network access or scripts."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False}).disable(["image", "link", 
 
 
 def render(report: Report) -> str:
-    """The whole page."""
+    """Render the whole page."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -35,7 +35,7 @@ def render(report: Report) -> str:
 
 
 def _markdown(text: str) -> Markup:
-    # The renderer escapes all that is not Markdown, and HTML in it.
+    # The renderer escapes everything that is not Markdown, HTML included.
     return Markup(_MARKDOWN.renderInline(text))  # noqa: S704
 
 
@@ -44,7 +44,7 @@ def _cell(cell: Cell | str) -> Cell:
 
 
 def _svgs(figure: Figure) -> list[Markup]:
-    # matplotlib escapes the texts in it.
+    # matplotlib escapes the texts in the SVG.
     return [Markup(svg) for svg in drawing.svgs(figure)]  # noqa: S704
 
 

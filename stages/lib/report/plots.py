@@ -1,6 +1,6 @@
-"""Small tables beside the pictures, which DVC draws and compares (see plots in dvc.yaml).
+"""Small tables alongside the pictures, which DVC draws and compares (see plots in dvc.yaml).
 
-Each is in long format, with a column `model`, so that a new model needs no plot of its own.
+Each table is in long format, with a column `model`, so that a new model needs no plot of its own.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from stages.lib.report.inputs import CURVES, Results
 
 
 def write(results: Results, directory: Path) -> None:
-    """Write curve-*.csv, confusion.csv, reliability.csv and length.csv, with six digits."""
+    """Write curve-*.csv, confusion.csv, reliability.csv and length.csv, to 6 significant digits."""
     lengths = accuracy_by_length(results)
 
     def confusion(model: str) -> pd.DataFrame:

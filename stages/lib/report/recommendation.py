@@ -1,7 +1,8 @@
-"""Which adaptation should I use? Scores beside costs, and an answer that follows from them.
+"""The section "Which adaptation should I use?": scores, costs, and the recommendation they imply.
 
-The choice is made on validation, and the test split only says what to expect of it. Costs are
-ordered by trainable parameters, which are the same on every machine and in every run.
+The choice is made on the validation split; the test split only shows what to expect of the chosen
+model. Costs are ranked by trainable parameters, which are the same on every machine and in every
+run.
 """
 
 from collections.abc import Callable
@@ -34,8 +35,8 @@ from stages.lib.report.content import (
 from stages.lib.report.differences import MARGIN, Comparison, compare
 from stages.lib.report.inputs import Results
 
-# Of the experiment that this pipeline repeats: distilbert-base-uncased, the official splits.
-# Validation accuracy, validation F1 and test accuracy, where they were given.
+# Figures of the experiment that this pipeline repeats (distilbert-base-uncased, official splits):
+# validation accuracy, validation F1 and test accuracy; empty where none was published.
 PUBLISHED = {
     "svm": ("0.82", "", "0.80"),
     "finetune-head": ("0.78", "0.77", ""),
@@ -47,8 +48,11 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Choice:
-    """`ties` are as accurate as the best on validation; `against_best` compares all others with
-    the best, there."""
+    """The outcome of `choose`.
+
+    `ties` are the other models with the same validation accuracy as `best`; `against_best` compares
+    every other model with `best` on the validation split.
+    """
 
     best: str
     ties: list[str]
@@ -57,11 +61,11 @@ class Choice:
 
 
 def choose(results: Results) -> Choice:
-    """The best model on validation, and the cheapest that is as good as it.
+    """Find the best model on validation, and the cheapest model that is as good.
 
-    As good: not significantly worse (McNemar, Holm), and the 95% interval of the difference ends
-    within MARGIN. With few reviews that is nobody, so that what cannot be told apart for lack of
-    data is not recommended for being cheap.
+    As good means not significantly worse (McNemar, Holm), with a 95% interval of the difference
+    that excludes a loss above MARGIN. With few reviews no other model meets this, so a model is not
+    recommended for being cheap when there are too little data to tell it from the best.
     """
 
     def cost(name: str) -> tuple[int, float]:
@@ -79,7 +83,7 @@ def choose(results: Results) -> Choice:
 
 
 def section(results: Results, choice: Choice) -> Section:
-    """The answer, the table and the picture."""
+    """Build the section: the answer, the table of scores and costs, and the picture."""
     return Section(
         "choice",
         "Which adaptation should I use?",
@@ -93,27 +97,27 @@ def section(results: Results, choice: Choice) -> Section:
 
 
 def answer(results: Results, choice: Choice) -> list[Block]:
-    """The recommendation, what it saves and what to expect of it."""
+    """State the recommendation, what it saves, what to expect of it, and the rule behind it."""
     name, best = choice.recommended, choice.best
     sentences = [f"**Use {name}.**"]
     if choice.ties:
         tied = listed([*choice.ties, best])
         sentences.append(
-            f"On validation {tied} are equal, {_validation(results, best)}; the one with fewest "
-            "trainable parameters counts as the best."
+            f"On validation, {tied} have the same accuracy, {_validation(results, best)}; the one "
+            "with the fewest trainable parameters counts as the best."
         )
     if name == best:
         sentences.append(_best_is_best(results, choice))
     else:
         found = choice.against_best[name]
         sentences.append(
-            f"On validation {best} is best ({_validation(results, best)}), and {name} "
-            f"({_validation(results, name)}) cannot be told from it: {_difference(found)}, "
-            f"{p_value(found.p)}. {_saves(results, name, best)}"
+            f"On validation, {best} has the highest accuracy ({_validation(results, best)}), but "
+            f"{name} ({_validation(results, name)}) cannot be told apart from it: "
+            f"{_difference(found)}, {p_value(found.p)}. {_saves(results, name, best)}"
         )
     interval = _wilson(results, name, "test")
     sentences.append(
-        f"On test, which had no part in the choice, {name} scores "
+        f"On the test split, which played no part in the choice, the accuracy of {name} is "
         f"{results.accuracy(name, 'test'):.3f} "
         f"(95% interval {interval.low:.3f} to {interval.high:.3f})."
     )
@@ -127,9 +131,10 @@ def _rule(results: Results, choice: Choice) -> str:
         if found.verdict == "cannot tell" and not found.as_good
     ]
     rule = (
-        "The rule: of the models that are as good as the best on validation, the one with the "
-        "fewest trainable parameters. As good means not significantly worse (McNemar, Holm) and, "
-        f"by the 95% interval of the difference, at most {100 * MARGIN:.0f} points behind."
+        "The rule is to recommend, of the models that are as good as the best on validation, the "
+        "one with the fewest trainable parameters. “As good” means not significantly worse "
+        "(McNemar's test, Holm's correction) and, by the 95% interval of the difference, at most "
+        f"{100 * MARGIN:.0f} percentage points behind."
     )
     if unclear:
         rule += (
@@ -144,10 +149,14 @@ def _best_is_best(results: Results, choice: Choice) -> str:
         return results.costs[name]["trainable_parameters"]
 
     best = choice.best
-    said = "" if choice.ties else f"It is best on validation ({_validation(results, best)})"
+    said = (
+        ""
+        if choice.ties
+        else f"It has the highest validation accuracy ({_validation(results, best)})"
+    )
     cheaper = [name for name in choice.against_best if parameters(name) < parameters(best)]
     if not cheaper:
-        return f"{said}, and no model trains fewer parameters." if said else ""
+        return f"{said}, and no model has fewer trainable parameters." if said else ""
     closest = max(cheaper, key=lambda name: results.accuracy(name, "validation"))
     found = choice.against_best[closest]
     rest = (
@@ -171,9 +180,9 @@ def _saves(results: Results, name: str, best: str) -> str:
     mine, its = results.costs[name], results.costs[best]
     return (
         f"It trains {mine['trainable_parameters']:,} parameters instead of "
-        f"{its['trainable_parameters']:,}, took {seconds(mine['seconds'])} instead of "
-        f"{seconds(its['seconds'])} and leaves {size(mine['size_bytes'])} instead of "
-        f"{size(its['size_bytes'])} on disk."
+        f"{its['trainable_parameters']:,}, took {seconds(mine['seconds'])} to train instead of "
+        f"{seconds(its['seconds'])}, and takes {size(mine['size_bytes'])} on disk instead of "
+        f"{size(its['size_bytes'])}."
     )
 
 
@@ -201,7 +210,7 @@ def _table(results: Results) -> Table:
         rows.append(row + _costs(results.costs[name]))
     return Table(
         "scores",
-        "Scores with 95% intervals, and what they cost.",
+        "Scores with 95% intervals, and costs.",
         columns,
         rows,
     )
@@ -233,19 +242,20 @@ def _costs(cost: dict[str, Any]) -> list[Cell | str]:
 
 def _how_to_read(results: Results) -> str:
     if len(results.labels) == 2:
-        f1 = f"F1 is that of the label {escape(results.labels[1])}"
+        f1 = f"F1 is for the label {escape(results.labels[1])}"
     else:
         f1 = f"F1 is the mean over the {len(results.labels)} labels (macro)"
     machine = results.costs["finetune-full"]
     return (
-        f"In small print or brackets 95% intervals: of accuracy Wilson's, of F1 by bootstrap "
-        f"({statistics.RESAMPLES:,} draws of the reviews, percentiles, seed 0). {f1}. They say "
-        "what other reviews would change, not what another seed would. Time is that of training "
-        "with its evaluations (the SVM: of all values of C), memory the peak of the process (on a "
-        "GPU, of the GPU), disk what was saved: of LoRA the adapter and the head, which need the "
-        "backbone beside them. SVM and head train on cached [CLS] vectors, whose extraction is "
-        f"not counted. Measured once, on {escape(machine['device'])}, "
-        f"{escape(machine['precision'])}."
+        "The 95% intervals are in small print or brackets: Wilson's for accuracy, the percentile "
+        f"bootstrap for F1 ({statistics.RESAMPLES:,} resamples of the reviews, seed 0). They "
+        f"reflect the sampling of reviews, not the variation between seeds. {f1}. Training time "
+        "includes the "
+        "evaluations (for the SVM, all values of C). Peak memory is that of the process (on a GPU, "
+        "that of the GPU). Size on disk is what was saved; for LoRA that is the adapter and the "
+        "head, which also need the backbone. The SVM and the head train on cached [CLS] vectors, "
+        "whose extraction is not counted. Costs were measured once "
+        f"({escape(machine['device'])}, {escape(machine['precision'])})."
     )
 
 
@@ -265,18 +275,18 @@ def _figure(results: Results, choice: Choice) -> Figure:
     cheapest = min(results.models, key=lambda n: results.costs[n]["trainable_parameters"])
     least, most = results.costs[cheapest], results.costs[name]
     finding = (
-        f"Test accuracy against cost, on logarithmic scales. {cheapest} trains fewest parameters "
-        f"({least['trainable_parameters']:,}) and scores {results.accuracy(cheapest, 'test'):.3f}; "
-        f"{name}, the one recommended, trains {most['trainable_parameters']:,} and scores "
-        f"{results.accuracy(name, 'test'):.3f}."
+        f"Test accuracy against cost, on logarithmic scales. {cheapest} trains the fewest "
+        f"parameters ({least['trainable_parameters']:,}) and scores "
+        f"{results.accuracy(cheapest, 'test'):.3f}; {name}, the recommended model, trains "
+        f"{most['trainable_parameters']:,} and scores {results.accuracy(name, 'test'):.3f}."
     )
     return Figure(
         "cost",
-        "Score against cost: test accuracy with its 95% interval, by three costs. Up and to the "
-        "left is better.",
+        "Score against cost: test accuracy with its 95% interval against three costs. Up and to "
+        "the left is better.",
         finding,
         [
-            panel("by what is trained", "parameters", lambda cost: cost["trainable_parameters"]),
+            panel("by parameters trained", "parameters", lambda cost: cost["trainable_parameters"]),
             panel("by training time", "seconds", lambda cost: cost["seconds"]),
             panel("by size on disk", "MB", lambda cost: cost["size_bytes"] / 1e6),
         ],

@@ -1,4 +1,4 @@
-"""The statistics of the report, on arrays: intervals, paired tests, calibration."""
+"""Statistics of the report, on arrays: intervals, paired tests, calibration."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LEVEL = 0.95
 RESAMPLES = 2000
 BINS = 10
 
-Z = 1.959963984540054  # of a two-sided interval at LEVEL
+Z = 1.959963984540054  # the normal quantile of a two-sided interval at LEVEL
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,11 @@ class Interval:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models on the same reviews; `difference` is the first's accuracy less the second's."""
+    """Two models on the same reviews.
+
+    `only_first` and `only_second` count the reviews that only that model gets right; `difference`
+    is the first model's accuracy minus the second's, and `interval` its 95% interval.
+    """
 
     only_first: int
     only_second: int
@@ -38,7 +42,7 @@ class Pair:
 
 
 def wilson(right: int, count: int) -> Interval:
-    """Wilson's interval of the share `right` of `count`."""
+    """Return Wilson's interval of the share `right` / `count`."""
     low, high = proportion_confint(right, count, alpha=1 - LEVEL, method="wilson")
     return Interval(float(low), float(high))
 
@@ -46,9 +50,10 @@ def wilson(right: int, count: int) -> Interval:
 def confusion_matrix(
     true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]
 ) -> np.ndarray:
-    """Reviews by true and predicted label: int [labels, labels].
+    """Count reviews by true and predicted label: int [labels, labels].
 
-    scikit-learn's sorts the texts several times over: seconds where reviews are many.
+    scikit-learn's function sorts the labels' texts several times, which takes seconds when there
+    are many reviews.
     """
     places = pd.Index(labels)
     codes = places.get_indexer(true) * len(labels) + places.get_indexer(predicted)
@@ -56,8 +61,11 @@ def confusion_matrix(
 
 
 def f1(confusion: np.ndarray) -> np.ndarray:
-    """F1 of confusion matrices [..., labels, labels] (true, predicted): with two labels that of the
-    second, with more the mean over the labels that occur in either; 0 where nothing was right."""
+    """Compute F1 from confusion matrices [..., labels, labels] (true, predicted).
+
+    With two labels it is the F1 of the second; with more, the mean over the labels that occur as a
+    true or predicted label. It is 0 where no prediction is right.
+    """
     right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
     total = confusion.sum(-1) + confusion.sum(-2)
     each = np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0)
@@ -69,10 +77,10 @@ def f1(confusion: np.ndarray) -> np.ndarray:
 def bootstrap_f1(
     true: Sequence[str], predicted: Sequence[str], labels: Sequence[str], seed: int = 0
 ) -> Interval:
-    """The percentile interval of F1 over RESAMPLES draws of the reviews with replacement.
+    """Return the percentile interval of F1 over RESAMPLES bootstrap resamples of the reviews.
 
-    What a draw changes is how often each pair of true and predicted label occurs, so the counts are
-    drawn: the same distribution, without a loop over the reviews.
+    A resample only changes how often each pair of true and predicted label occurs, so the counts
+    are drawn from a multinomial distribution: the same result without a loop over the reviews.
     """
     counts = confusion_matrix(true, predicted, labels)
     random = np.random.default_rng(seed)
@@ -84,10 +92,10 @@ def bootstrap_f1(
 
 
 def compare(first: np.ndarray, second: np.ndarray) -> Pair:
-    """Two models by where they are right (bool [reviews], the same reviews).
+    """Compare two models by which of the same reviews they get right (bool [reviews] each).
 
-    p is of McNemar's exact test; the interval of the difference is Agresti and Min's (Wald's after
-    half a review is added to each cell), which holds with few reviews too.
+    p is from McNemar's exact test; the interval of the difference is Agresti and Min's (Wald's with
+    half a review added to each cell), which is valid with few reviews too.
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     table = [[0, only_first], [only_second, 0]]
@@ -99,21 +107,23 @@ def compare(first: np.ndarray, second: np.ndarray) -> Pair:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, by Holm's method."""
+    """Correct p-values for multiple comparisons by Holm's method."""
     if not values:
         return []
     return [float(value) for value in multipletests(values, method="holm")[1]]
 
 
 def reliability(right: np.ndarray, score: np.ndarray, bins: int = BINS) -> pd.DataFrame:
-    """Bins of about equal numbers of reviews by score: confidence (mean score), accuracy, reviews.
+    """Bin reviews by score into bins of about equal size.
 
-    Fewer bins where many scores are equal, or reviews are few.
+    `right` is bool [reviews] and `score` float [reviews]. The result has a row per bin: confidence
+    (mean score), accuracy and reviews (their number). There are fewer bins when many scores are
+    equal or reviews are few.
     """
     bins = max(1, min(bins, len(score) // 5))
     groups = pd.qcut(score, bins, labels=False, duplicates="drop")
     table = pd.DataFrame({"bin": groups, "score": score, "right": right})
-    # All scores equal: no edges, one bin.
+    # When all scores are equal, qcut finds no edges: they form one bin.
     table["bin"] = table["bin"].fillna(0)
     by_bin = table.groupby("bin")
     return pd.DataFrame(
@@ -126,15 +136,21 @@ def reliability(right: np.ndarray, score: np.ndarray, bins: int = BINS) -> pd.Da
 
 
 def calibration_error(bins: pd.DataFrame) -> float:
-    """The expected calibration error: the mean distance of accuracy and confidence over the bins of
-    `reliability`, weighted by their reviews."""
+    """Compute the expected calibration error from the bins of `reliability`.
+
+    It is the mean absolute difference between accuracy and confidence over the bins, weighted by
+    their numbers of reviews.
+    """
     distance = (bins["accuracy"] - bins["confidence"]).abs()
     return float((distance * bins["reviews"]).sum() / bins["reviews"].sum())
 
 
 def length_bins(lengths: np.ndarray, bins: int = 5) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Bins of about equal numbers of reviews by length: the bin of each (int [reviews]), and each
-    bin's shortest and longest. Fewer bins where lengths are few."""
+    """Bin reviews by length into bins of about equal size.
+
+    Returns the bin of each review (int [reviews]), and the shortest and longest length of each bin.
+    There are fewer bins when there are few different lengths or few reviews.
+    """
     bins = max(1, min(bins, len(lengths) // 5))
     codes = pd.Series(pd.qcut(lengths, bins, labels=False, duplicates="drop")).fillna(0)
     numbers = np.unique(codes, return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""How did training go? Loss and validation curves."""
+"""The section "How did training go?": loss and validation curves."""
 
 from matplotlib.axes import Axes
 
@@ -7,12 +7,12 @@ from stages.lib.report.content import Figure, Ink, Panel, Section, Table, Text, 
 from stages.lib.report.inputs import CURVES, Results
 
 _TITLES = ("Training loss", "Validation loss", "Validation accuracy")
-# By how much validation loss must rise after its lowest to be called a rise.
+# The relative rise of validation loss above its minimum that counts as a rise.
 RISE = 0.05
 
 
 def section(results: Results) -> Section:
-    """One picture of each curve with all trained models, and the table of epochs."""
+    """Build the section: a picture per curve, with all trained models, and the table of epochs."""
     trained = [name for name in results.models if results.curves.get(name)]
     figures = [
         _figure(results, trained, metric, title)
@@ -25,11 +25,11 @@ def section(results: Results) -> Section:
             Text(_finding(results, trained), "answer"),
             *figures,
             Text(
-                "The horizontal axis is the share of a model's own training, so that trainings of "
-                "different lengths can be compared. The loss of training is a mean over some steps "
-                "with dropout, that of validation of all its reviews without. The model that is "
-                "kept is that of the epoch with the highest validation accuracy; the SVM is solved "
-                "at once and has no curve."
+                "The horizontal axis is the share of a model's own training, so that runs of "
+                "different lengths can be compared. The training loss is a mean over a few steps, "
+                "with dropout; the validation loss is over all validation reviews, without "
+                "dropout. The saved model is that of the epoch with the highest validation "
+                "accuracy. The SVM is not trained by epochs and has no curve."
             ),
             _table(results, trained),
         ],
@@ -41,26 +41,24 @@ def _finding(results: Results, trained: list[str]) -> str:
     growing = [name for name in trained if _best_is_last(results, name)]
     said = []
     if all(len(results.curves[name].get("validation/loss", ())) < 2 for name in trained):
-        said.append("Every model was trained for one epoch, so that curves have no course yet.")
+        said.append("Every model was trained for one epoch, so the curves show no trend yet.")
     elif rising:
-        verb = "rises" if len(rising) == 1 else "rise"
         said.append(
-            f"Validation loss of {listed(rising)} {verb} again by more than {RISE:.0%} after its "
-            "lowest: longer training only makes the model surer of itself."
+            f"The validation loss of {listed(rising)} rises by more than {RISE:.0%} after its "
+            "minimum: longer training only makes the model more confident."
         )
     else:
         said.append("No model's validation loss rises again: none was trained for too long.")
     if growing:
-        verb = "is" if len(growing) == 1 else "are"
         said.append(
-            f"Validation accuracy of {listed(growing)} {verb} highest in the last epoch: more "
+            f"The validation accuracy of {listed(growing)} is highest in the last epoch: more "
             "epochs may help."
         )
     return " ".join(said)
 
 
 def rises(results: Results, name: str) -> bool:
-    """Whether the validation loss ends higher than its lowest by more than RISE."""
+    """Whether the validation loss ends above its minimum by more than RISE."""
     loss = results.curves[name].get("validation/loss")
     if loss is None or len(loss) < 2:
         return False
@@ -81,7 +79,7 @@ def _figure(results: Results, trained: list[str], metric: str, title: str) -> Fi
             if curve is not None:
                 share = curve["step"] / curve["step"].max()
                 drawing.line(ax, ink, number, list(share), list(curve["value"]))
-        ax.set_xlabel("share of the training")
+        ax.set_xlabel("share of training")
         ax.set_xlim(left=0)
 
     ends = [
@@ -92,7 +90,7 @@ def _figure(results: Results, trained: list[str], metric: str, title: str) -> Fi
     return Figure(
         f"curve-{metric.replace('/', '-')}",
         f"{title} of all trained models.",
-        f"{title}, first to last logged value: {'; '.join(ends)}.",
+        f"{title}, from the first to the last logged value: {'; '.join(ends)}.",
         [Panel(title, draw)],
         {name: number for number, name in enumerate(results.models) if name in trained},
     )
@@ -118,12 +116,12 @@ def _table(results: Results, trained: list[str]) -> Table:
         )
     return Table(
         "epochs",
-        "Epochs, and where the losses ended.",
+        "Epochs, best epoch, and validation and training losses.",
         [
             "model",
             "epochs",
             "best epoch",
-            "its val. accuracy",
+            "best val. accuracy",
             "lowest val. loss",
             "last val. loss",
             "last training loss",

@@ -1,4 +1,4 @@
-"""stages.lib.core.outputs: whole or not at all."""
+"""stages.lib.core.outputs: an output is complete or absent."""
 
 import pytest
 

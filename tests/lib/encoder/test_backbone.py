@@ -1,4 +1,4 @@
-"""stages.lib.encoder.backbone: the line for each backbone that cannot be used."""
+"""stages.lib.encoder.backbone: the message for each backbone that cannot be used."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""stages.lib.encoder.extraction: [CLS] vectors of token ids, in any form that an engine has."""
+"""stages.lib.encoder.extraction: [CLS] vectors from token ids, in any form that an engine uses."""
 
 import numpy as np
 import pytest

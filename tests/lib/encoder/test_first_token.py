@@ -1,4 +1,4 @@
-"""stages.lib.encoder.first_token: the same function, with less computed in the last layer."""
+"""stages.lib.encoder.first_token: the same function with less computation in the last layer."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""stages.lib.encoder.precision: what `precision` of params.yaml means on which device."""
+"""stages.lib.encoder.precision: the meaning of `precision` in params.yaml on each device."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""stages.lib.encoder.tokenizer: the line for each tokenizer that does not fit its backbone."""
+"""stages.lib.encoder.tokenizer: the message for each tokenizer that does not fit its backbone."""
 
 import json
 import shutil

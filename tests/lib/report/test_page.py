@@ -1,4 +1,4 @@
-"""The report as Markdown and as a page: sound, self-contained, the same content, no injection."""
+"""The report as Markdown and as a page: valid, self-contained, the same content, no injection."""
 
 import os
 import re
@@ -64,7 +64,7 @@ class Parser(HTMLParser):
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """The directory of a report on hostile texts and labels."""
+    """The directory of a report on hostile texts and labels, and the report's content."""
     path = experiment.write_hostile(tmp_path_factory.mktemp("hostile"))
     for name in ("params.yaml", "libraries.yaml"):
         shutil.copy(ROOT / name, path)
@@ -235,7 +235,7 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("scheme", [0, 1, 2], ids=["light", "dark", "print"])
 def test_contrast_is_enough_in_both_schemes(html, scheme):
-    """WCAG 2.2 AA: 4.5:1 for text, 3:1 for what a picture is read by."""
+    """WCAG 2.2 AA requires 4.5:1 for text, and 3:1 for what is needed to understand a picture."""
     root = re.findall(r":root \{(.*?)\}", html, re.S)[scheme]
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", root))
     pairs = [(text, back) for text in ("text", "muted", "link") for back in ("page", "panel")]

@@ -1,4 +1,4 @@
-"""Each statement of the report follows from the numbers: other numbers, another statement."""
+"""Each statement of the report follows from the numbers: other numbers give another statement."""
 
 import experiment
 import pytest
@@ -9,7 +9,7 @@ from stages.lib.report import claims, data, differences, failures, overview, rec
 from stages.lib.report import training as trained
 from stages.lib.report.content import Text
 
-# Wrong on so many of 1,000 reviews, all on the same ones: full best, the SVM worst.
+# The number of wrong reviews of 1,000, the first ones for every model: full is best.
 WRONG = {
     "svm": 270,
     "finetune-head": 260,
@@ -22,7 +22,7 @@ WRONG = {
 
 @pytest.fixture
 def of(tmp_path, monkeypatch):
-    """Results with these wrong reviews, other files changed before they are read."""
+    """Make Results with these wrong reviews, changing other files before they are read."""
 
     def make(wrong=None, changes=(), **options):
         experiment.write(tmp_path, wrong=WRONG | (wrong or {}), **options)
@@ -53,14 +53,18 @@ def prose(section):
 
 def test_the_cheapest_model_that_is_as_good_as_the_best_is_recommended(of):
     said = answer(of())
-    assert said.startswith("**Use lora.** On validation finetune-full is best (0.810), and lora")
+    assert said.startswith(
+        "**Use lora.** On validation, finetune-full has the highest accuracy (0.810), but lora"
+    )
     assert "trains 222,338 parameters instead of 22,713,218" in said
-    assert "lora scores 0.809 (95% interval 0.783 to 0.832)" in said
+    assert "the accuracy of lora is 0.809 (95% interval 0.783 to 0.832)" in said
 
 
 def test_the_best_is_recommended_when_what_is_cheaper_is_worse(of):
     said = answer(of({"lora": 230}))
-    assert said.startswith("**Use finetune-full.** It is best on validation (0.810), and no model")
+    assert said.startswith(
+        "**Use finetune-full.** It has the highest validation accuracy (0.810), and no model"
+    )
     assert "the closest, lora-2e-4 (0.770), is worse (\N{MINUS SIGN}4.0 points" in said
 
 
@@ -84,10 +88,12 @@ def test_a_model_that_cannot_be_told_apart_for_lack_of_reviews_is_not_recommende
 
 def test_a_tie_is_stated_and_goes_to_the_cheapest(of):
     said = answer(of({"lora": 190}))
-    assert said.startswith("**Use lora.** On validation finetune-full and lora are equal, 0.810;")
+    assert said.startswith(
+        "**Use lora.** On validation, finetune-full and lora have the same accuracy, 0.810;"
+    )
     everybody = answer(of(dict.fromkeys(WRONG, 100)))
-    assert everybody.startswith("**Use svm.** On validation finetune-head, ")
-    assert "lora and svm are equal, 0.900" in everybody
+    assert everybody.startswith("**Use svm.** On validation, finetune-head, ")
+    assert "lora and svm have the same accuracy, 0.900" in everybody
 
 
 def test_the_choice_does_not_look_at_test(of, tmp_path):
@@ -123,11 +129,11 @@ def test_the_matrix_says_better_worse_or_cannot_tell(of):
     assert verdicts["svm", "finetune-full"] == "worse"
     assert verdicts["finetune-full", "lora"] == verdicts["lora", "finetune-full"] == "cannot tell"
     assert "**14 of 15 are.**" in prose(section)
-    assert "the other 1 pair cannot be told apart: finetune-full and lora." in prose(section)
+    assert "the other pair cannot be told apart: finetune-full and lora." in prose(section)
 
 
 def test_p_is_corrected_for_all_pairs(of):
-    """Of 8 reviews that one of two alone gets right p is 0.008: not small among 15."""
+    """With 8 reviews that only one model gets right, p is 0.008: not small among 15 tests."""
     results = of(dict.fromkeys(WRONG, 200) | {"lora": 192})
     found = differences.of_all(results)["lora", "svm"]
     assert found.pair.p == pytest.approx(2 / 2**8)
@@ -139,7 +145,7 @@ def test_all_or_none_of_the_pairs_differ(of):
     apart = of({name: 100 * number for number, name in enumerate(WRONG)})
     assert "all 15 pairs" in prose(differences.section(apart, differences.of_all(apart)))
     alike = of(dict.fromkeys(WRONG, 100))
-    assert "Nobody can tell" in prose(differences.section(alike, differences.of_all(alike)))
+    assert "We cannot tell" in prose(differences.section(alike, differences.of_all(alike)))
 
 
 # The claims
@@ -232,7 +238,9 @@ def test_a_loss_that_rises_again_is_told(of, tmp_path):
     assert "No model's validation loss rises again" in prose(trained.section(results))
     file = tmp_path / "data/curves/lora/plots/metrics/validation/loss.tsv"
     file.write_text("step\tloss\n10\t0.5\n20\t0.4\n30\t0.6\n")
-    assert "Validation loss of lora rises again" in prose(trained.section(report.load()))
+    assert "The validation loss of lora rises by more than 5%" in prose(
+        trained.section(report.load())
+    )
 
 
 def test_one_epoch_has_no_course(of):
@@ -246,7 +254,7 @@ def test_reviews_that_all_get_wrong_and_that_only_one_gets_right_are_listed(of):
     tables = {block.key: block for block in section.blocks if hasattr(block, "rows")}
     assert tables["all-wrong"].caption.startswith("20 test reviews that all models get wrong; the")
     assert len(tables["all-wrong"].rows) == failures.SHOWN
-    # The surest first.
+    # The most confident come first.
     assert tables["all-wrong"].rows[0][0].text == results.texts[19]
     assert [row[0].text for row in tables["only-one-right"].rows] == [
         results.texts[31],
@@ -254,9 +262,9 @@ def test_reviews_that_all_get_wrong_and_that_only_one_gets_right_are_listed(of):
     ]
     assert {row[2] for row in tables["only-one-right"].rows} == {"svm"}
     said = prose(section)
-    assert "get 978 right (98%) and 20 wrong (2%); 2 reviews only one model gets right" in said
+    assert "get 978 right (98%) and 20 wrong (2%); on 2, only one model is right." in said
     none = of(dict.fromkeys(WRONG, 0))
-    assert "No test review is wrong in all models." in prose(failures.section(none, "lora"))
+    assert "No test review is misclassified by all models." in prose(failures.section(none, "lora"))
 
 
 def test_a_trend_with_length_is_told_when_it_is_one(of):
@@ -264,15 +272,19 @@ def test_a_trend_with_length_is_told_when_it_is_one(of):
     said = prose(failures.section(of({"lora": short}), "lora"))
     assert "lora does better on the longest reviews than on the shortest" in said
     said = prose(failures.section(of({"lora": range(0, 1000, 7)}), "lora"))
-    assert "cannot be told" in said
+    assert "The data do not show whether" in said
 
 
 @pytest.mark.parametrize(
     ("provenance", "reviews", "words"),
     [
         (experiment.OFFICIAL, {}, "**Like for like:**"),
-        (experiment.OFFICIAL, {"repository": "stanfordnlp/imdb"}, "the reviews are others."),
-        (experiment.OWN, {}, "the reviews are others and the backbone is not distilbert"),
+        (
+            experiment.OFFICIAL,
+            {"repository": "stanfordnlp/imdb"},
+            "the reviews are from another dataset.",
+        ),
+        (experiment.OWN, {}, "from another dataset and the backbone is not distilbert"),
     ],
 )
 def test_whether_it_is_like_for_like_stands_at_the_top(of, monkeypatch, provenance, reviews, words):
@@ -288,7 +300,7 @@ def test_whether_it_is_like_for_like_stands_at_the_top(of, monkeypatch, provenan
 
 def test_a_part_of_the_official_reviews_is_not_like_for_like(of):
     said = data.likeness(of(provenance=experiment.OFFICIAL)).markdown
-    assert "**Not like for like:** the reviews are a part of the official ones." in said
+    assert "**Not like for like:** only a part of the official reviews is used." in said
 
 
 def test_duplicates_across_splits_and_imbalance_are_told(of):

@@ -1,4 +1,4 @@
-"""Intervals, tests and calibration against values worked out another way."""
+"""Intervals, tests and calibration, compared with values computed in another way."""
 
 import itertools
 import math
@@ -42,7 +42,7 @@ def test_mcnemars_p_is_twice_the_tail_of_a_fair_coin(b, c):
 
 def test_the_interval_of_a_difference_covers_it_as_often_as_it_says():
     random = np.random.default_rng(0)
-    # Right together, only the first, only the second, neither.
+    # The shares of: both right, only the first right, only the second right, both wrong.
     shares, truth, hits, draws = [0.6, 0.16, 0.08, 0.16], 0.08, 0, 2000
     for counts in random.multinomial(300, shares, size=draws):
         first = np.repeat([True, True, False, False], counts)

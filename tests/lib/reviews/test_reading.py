@@ -1,4 +1,4 @@
-"""stages.lib.reviews.reading: what is accepted, and the line for what is not."""
+"""stages.lib.reviews.reading: what is accepted, and the message for what is not."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +11,7 @@ GOOD = "text,label\na great film,1\na dull film,0\n"
 
 
 def write(directory, content, suffix=".csv"):
-    """A file with `content`: text or bytes as they are, a dict of columns as parquet."""
+    """Write a file with `content`: text or bytes as they are, or a dict of columns as parquet."""
     if isinstance(content, dict):
         path = directory / "train.parquet"
         pq.write_table(pa.table(content), path)

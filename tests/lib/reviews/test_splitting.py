@@ -26,14 +26,14 @@ def as_table(split):
 
 
 def as_split(rows):
-    """Of texts and the numbers of their labels."""
+    """Make a split from pairs of a text and the number of its label."""
     texts, labels = zip(*rows, strict=True)
     table = pa.table([pa.array(texts), pa.array(map(str, labels))], reading.READ)
     return replace(splitting._store({"here": [table]}).split, labels=np.array(labels))
 
 
 def tables(**labels):
-    """Tables as read, with the labels given for each split."""
+    """Make tables as read from files, with the labels given for each split."""
     return {
         split: pa.table(
             [[f"{split} {row}" for row in range(len(values))], list(values)], schema=reading.READ
@@ -139,7 +139,7 @@ def test_a_split_is_a_stratified_partition_in_order(counts, seed, given_splits):
 
 
 def split_off(rows, seed=0):
-    """The texts that are split off as a test split."""
+    """Return the texts that are split off as a test split."""
     parts = splitting.split(as_split(rows), ["test"], seed, ["a", "b"], "here")
     return set(as_table(parts["test"])["text"].to_pylist())
 
@@ -172,7 +172,7 @@ def test_a_subset_is_stratified_in_order_and_whatever_the_order_the_same(rows, s
     for label, count in counts.items():
         share = sum(chosen_label == label for _, chosen_label in picked)
         assert share >= min(count, 2)
-        # What rare labels are given more comes from the others.
+        # What rare labels get in addition is taken from the others.
         assert abs(share - count * len(picked) / len(rows)) < 1 or share == 2 or len(counts) > 2
     random.shuffle(rows)
     again = as_table(splitting.subset(as_split(rows), size)).to_pylist()
@@ -209,7 +209,7 @@ def test_the_same_reviews_are_the_same_bytes(tmp_path):
 
 @pytest.mark.parametrize("pieces", [1, 7, 50])
 def test_what_comes_in_pieces_is_written_as_what_comes_at_once(tmp_path, monkeypatch, pieces):
-    """By row groups of one size, whatever the pieces were."""
+    """Row groups have one size, whatever the pieces were."""
     monkeypatch.setattr(splitting, "GROUP", 16)
     whole = tables(train=["a", "b"] * 25)["train"]
     parts = [whole[start : start + pieces] for start in range(0, 50, pieces)]

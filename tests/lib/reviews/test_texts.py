@@ -1,4 +1,4 @@
-"""stages.lib.reviews.texts: files of texts, a chunk at a time."""
+"""stages.lib.reviews.texts: files of texts, read a chunk at a time."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,7 +47,7 @@ def test_chunks_are_of_a_fixed_size(tmp_path, monkeypatch, suffix):
 
 
 def test_reading_goes_no_further_than_asked(tmp_path, monkeypatch):
-    """Or a million lines would be held."""
+    """Otherwise a million lines would be held in memory."""
     monkeypatch.setattr(texts, "CHUNK", 2)
     (tmp_path / "a.txt").write_bytes(b"a\nb\n\xff\n")
     chunks = texts.chunks(str(tmp_path / "a.txt"), None)

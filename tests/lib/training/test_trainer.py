@@ -1,4 +1,4 @@
-"""stages.lib.training.trainer: what several processes add up to is the mean over the batch."""
+"""stages.lib.training.trainer: the processes' losses add up to the mean over the batch."""
 
 import torch
 from hypothesis import given
@@ -10,7 +10,7 @@ from stages.lib.training import trainer
 
 @given(st.integers(1, 12), st.integers(1, 5))
 def test_the_processes_losses_add_up_to_that_of_the_batch(rows, count):
-    """A process without a row has one that counts for nothing."""
+    """A process without a row gets one that does not count."""
     generator = torch.Generator().manual_seed(rows)
     logits = torch.randn(rows, 3, generator=generator, requires_grad=True)
     labels = torch.randint(3, (rows,), generator=generator)

@@ -1,4 +1,4 @@
-"""stages.lib.vectors.out_of_core: LinearSVC's hyperplanes without the vectors in memory."""
+"""stages.lib.vectors.out_of_core: LinearSVC's hyperplanes without holding the vectors in memory."""
 
 import numpy as np
 import pytest
@@ -10,8 +10,10 @@ VALUES = [0.001, 0.03, 1.0]
 
 
 def blobs(labels, rows=4000, dim=24):
-    """Overlapping classes whose columns are correlated, of unlike sizes, and off zero; label by
-    label, as a file may have them."""
+    """Make overlapping classes with correlated columns of different scales and a nonzero mean.
+
+    The training rows are sorted by label, as they may be in a file.
+    """
     random = np.random.default_rng(0)
     numbers = np.arange(rows) % labels
     centres = random.normal(size=(labels, dim)) * 0.3
@@ -42,7 +44,7 @@ def test_it_finds_what_linear_svc_finds(labels):
         margins = standardized @ weights.T + intercepts
         found = margins.argmax(1) if labels > 2 else (margins[:, 0] > 0).astype(int)
         accuracy = svm.score(standardized, true)
-        # Neither a coin nor without an error.
+        # Better than chance, but not perfect.
         assert 1.3 / labels < accuracy < 0.99
         assert abs((found == true).mean() - accuracy) < 0.005
         assert weights.shape == svm.coef_.shape
