@@ -111,15 +111,10 @@ def find_model(name: str) -> Path:
     raise InputError(f"--model {name}: no such model or directory; the models are {known}")
 
 
-<<<<<<< HEAD
 def check_output(path: Path | None, source: str | None) -> None:
     """Raise InputError unless the file can have the predictions of the texts in `source`."""
     if path is None and sys.stdout is None:
         raise InputError("standard output is closed: --output names a file to write instead")
-=======
-def check_output(path: Path | None) -> None:
-    """Raise InputError unless predictions can be written to this file."""
->>>>>>> english
     if path and path.suffix not in (".csv", ".jsonl"):
         raise InputError(f"--output {path}: it should end in .csv or .jsonl")
     if path and path.is_dir():
@@ -191,11 +186,7 @@ def opened(path: Path | None) -> Iterator[Write]:
 
 
 def show(rows: list[Row], file: TextIO) -> None:
-<<<<<<< HEAD
-    """A line with label and probability for each text, safe for a terminal."""
-=======
-    """Write one line per text: its label and probability, separated by a tab."""
->>>>>>> english
+    """Write one line per text, safe for a terminal: its label, a tab, and its probability."""
     for _, label, score in rows:
         name = stage.printable(label or "")
         file.write(f"{name}\t{'' if score is None else f'{score:.6f}'}\n")

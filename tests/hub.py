@@ -16,30 +16,21 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-<<<<<<< HEAD
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-Answer = Callable[["Handler"], bool]  # True where the request is done with
-=======
 Answer = Callable[["Handler"], bool]  # returns True if it has answered the request
->>>>>>> english
 
 
 class Hub:
     """A server of `repositories`: directories by (kind, id), where kind is "model" or "dataset".
 
-<<<<<<< HEAD
     `users` maps a token to who may write with it: to the repositories of that name alone. Those
     that are `private` nobody else reads. `objects` are the large files by their SHA-256, which are
     uploaded before the commit that names them.
 
     `faults` maps a pattern of paths to a function that may answer a request in the Hub's stead;
     `requests` has the method and path of all that came in.
-=======
-    `faults` maps a pattern of paths to a function that may answer a request instead of the Hub;
-    `requests` records the method and path of every request.
->>>>>>> english
     """
 
     def __init__(self, repositories: dict[tuple[str, str], tuple[str, Path]]) -> None:

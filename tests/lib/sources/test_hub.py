@@ -30,15 +30,10 @@ def server(miniature, tmp_path):
         splitting.write(table, folder / f"{split}.parquet")
     shutil.copytree(miniature, model)
     (model / "vocab.txt").write_text("[PAD]\n")
-<<<<<<< HEAD
-    # Larger than the blocks in which the client writes: it can only resume after a whole one.
+    # Larger than the client's write blocks: it can resume only after a complete block.
     weights = safetensors.numpy.load_file(model / "model.safetensors")
     weights["unused"] = np.frombuffer(random.Random(0).randbytes(CLIENT_BLOCK + 1000), np.uint8)
     safetensors.numpy.save_file(weights, model / "model.safetensors", {"format": "pt"})
-=======
-    # Larger than the client's write blocks: it can resume only after a complete block.
-    (model / "model.safetensors").write_bytes(random.Random(0).randbytes(CLIENT_BLOCK + 1000))
->>>>>>> english
     server = hub.Hub(
         {
             ("dataset", source.DATASET): (source.DATASET_REVISION, folder),
