@@ -13,7 +13,7 @@ metrics  metrics/<stage>.json, metrics/costs/<stage>.json
 """
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.lib.core import stage
 from stages.lib.schema import params
@@ -32,10 +32,17 @@ AUTO = {
     "electra": ["query", "value"],
     "modernbert": ["Wqkv"],
 }
+# By `variant` in params.yaml, what LoraConfig calls it.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "dora": {"use_dora": True},  # https://arxiv.org/abs/2402.09353
+    "rslora": {"use_rslora": True},  # https://arxiv.org/abs/2312.03732
+    "pissa": {"init_lora_weights": "pissa"},  # https://arxiv.org/abs/2404.02948
+}
 
 
 def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
-    """`model` with adapters of LoRA (https://arxiv.org/abs/2106.09685) on the targets.
+    """`model` with adapters of LoRA (https://arxiv.org/abs/2106.09685), or a variant, on the targets.
 
     The head is trained and saved whole beside them.
     """
@@ -51,6 +58,8 @@ def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
         lora_dropout=settings.dropout,
         target_modules=targets,
         modules_to_save=classifier.head(model),
+        # The published pair has no variants.
+        **VARIANTS[getattr(settings, "variant", "lora")],
     )
     return get_peft_model(model, config)
 

@@ -1,9 +1,13 @@
 """The saved models, loaded through the libraries that people use."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import run_here
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -67,6 +71,32 @@ def test_an_adapter_reloads_with_its_head_to_the_same_predictions(here, name):
     base = AutoModelForSequenceClassification.from_pretrained("data/backbone", num_labels=2)
     model = PeftModel.from_pretrained(base, f"data/models/{name}")
     assert np.allclose(scores(model, tokenizer), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("variant", "trait"),
+    [
+        ("dora", lambda config, weights: any("lora_magnitude_vector" in name for name in weights)),
+        ("rslora", lambda config, weights: config["use_rslora"]),
+        ("pissa", lambda config, weights: config["init_lora_weights"] == "pissa"),
+    ],
+)
+def test_a_variant_of_lora_reloads_to_the_reported_scores(after, monkeypatch, variant, trait):
+    from peft import AutoPeftModelForSequenceClassification
+
+    plain = (after.path / "data/predictions/lora.csv").read_text()
+    after.set(lora__variant=variant)
+    monkeypatch.chdir(after.path)
+    run_here(monkeypatch, "lora")
+    assert (after.path / "data/predictions/lora.csv").read_text() != plain
+    directory = after.path / "data/models/lora"
+    weights = load_file(directory / "adapter_model.safetensors")
+    assert trait(json.loads((directory / "adapter_config.json").read_text()), weights)
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoPeftModelForSequenceClassification.from_pretrained(directory)
+    assert np.allclose(scores(model, tokenizer), positive(predictions("lora")), atol=1e-5)
+    merged = model.merge_and_unload()
+    assert np.allclose(scores(merged, tokenizer), positive(predictions("lora")), atol=1e-5)
 
 
 def test_the_merged_model_has_the_adapters_logits(here):

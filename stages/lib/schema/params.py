@@ -103,6 +103,10 @@ class Lora(Training):
     targets: Annotated[Literal["auto"] | list[str], BeforeValidator(_check_targets)]
 
 
+class LoraVariant(Lora):
+    variant: Literal["lora", "dora", "rslora", "pissa"]
+
+
 class Params(BaseModel):
     """params.yaml. A section is named as the stage that reads it."""
 
@@ -123,7 +127,7 @@ class Params(BaseModel):
     finetune_full: Training
     lora_2e_5: Lora
     lora_2e_4: Lora
-    lora: Lora
+    lora: LoraVariant
 
 
 def load(*sections: str) -> Params:

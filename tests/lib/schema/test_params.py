@@ -140,6 +140,7 @@ SECTION = st.fixed_dictionaries(
         "alpha": st.floats(1e-12, 1e6) | st.integers(1, 10**6),
         "dropout": st.floats(0, 0.999),
         "targets": st.just("auto") | st.lists(st.text("abcq_", min_size=1), min_size=1),
+        "variant": st.sampled_from(["lora", "dora", "rslora", "pissa"]),
     }
 )
 

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 from conftest import dataset, write_reviews
+from test_families import make_miniature
+from transformers import AutoTokenizer
 
 from stages.lib.sources import checksums
 from stages.lib.sources import hub as source
@@ -226,12 +228,12 @@ COMMIT = "a" * 40
 
 
 @pytest.fixture
-def other(server, miniature, tmp_path):
+def other(server, tmp_path):
     """The repository of another encoder, with more files than are needed."""
-    directory = shutil.copytree(miniature, tmp_path / "other")
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"model_type": "roberta"}))
-    for name in ("merges.txt", "vocab.json", "pytorch_model.bin", "README.md"):
+    (tmp_path / "other").mkdir()
+    directory = make_miniature("roberta", tmp_path / "other")
+    AutoTokenizer.from_pretrained(directory).save_pretrained(directory)
+    for name in ("pytorch_model.bin", "README.md"):
         (directory / name).write_text("{}")
     server.repositories["model", OTHER] = (COMMIT, directory)
     return directory
