@@ -21,7 +21,8 @@ class LengthGrouped(Sampler[list[int]]):
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths = np.asarray(lengths)
-        # If this were named "batch_size", Accelerate would assume that the short batch comes last.
+        # If it were named "batch_size", Accelerate would take the last batch for the short one and
+        # cut it.
         self._size = batch_size
         self.seed = seed
         self.epoch = 0

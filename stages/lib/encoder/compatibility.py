@@ -48,7 +48,7 @@ def check(directory: Path, place: str) -> list[str]:
             output_loading_info=True,
         )
     contradiction = "config.json and model.safetensors do not belong together"
-    # The stages do not need a pooler from the backbone, because it comes after the hidden states.
+    # A missing pooler is allowed: it comes after the hidden states and is trained with the head.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
