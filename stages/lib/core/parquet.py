@@ -21,7 +21,7 @@ def opened(path: str | Path) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             yield file
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; 'dvc repro' makes it") from None
+        raise InputError(f"{path}: no such file; 'dvc repro' creates it") from None
     except (pa.ArrowException, OSError) as error:
         # Arrow's OSError has no errno when the content is at fault.
         if isinstance(error, OSError) and error.errno:

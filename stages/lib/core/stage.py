@@ -47,7 +47,7 @@ _OF_THE_MACHINE = {
 }
 # PyTorch, Arrow and NumPy report exhausted memory only in the text of the message.
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size")
-_AGAIN = "run the same command again to go on"
+_AGAIN = "run the same command again to continue"
 # PyTorch reports a lost peer process only in the text of the message.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue failed")
 
@@ -102,7 +102,7 @@ def run(main: Callable[[], None]) -> None:
                 sys.exit(1)
             raise
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        _stop(f"{where}{os.strerror(number).lower()}; what was there before is as it was")
+        _stop(f"{where}{os.strerror(number).lower()}; the previous outputs are unchanged")
 
 
 def _terminate(*_: Any) -> None:
@@ -145,7 +145,7 @@ def _put_back() -> None:
         restoring.restore_running_stage()
     except Exception as error:
         print(
-            f"warning: outputs could not be put back ({error}): python -m commands.restore",
+            f"warning: outputs could not be restored ({error}); run python -m commands.restore",
             file=sys.stderr,
         )
 

@@ -38,7 +38,9 @@ def check(directory: Path, place: str) -> list[str]:
         with safetensors.safe_open(directory / "model.safetensors", "numpy"):
             pass
     except safetensors.SafetensorError as error:
-        raise InputError(f"{place}/model.safetensors: not whole safetensors: {error}") from None
+        raise InputError(
+            f"{place}/model.safetensors: not a complete safetensors file: {error}"
+        ) from None
     with _named(f"{place}/config.json"):
         model, report = AutoModel.from_pretrained(
             directory,

@@ -86,7 +86,7 @@ def _read_jsonl(path: Path, text: str, label: str) -> Tables:
         except UnicodeDecodeError:
             raise InputError(f"{where}: not UTF-8") from None
         except _TwiceError as error:
-            raise InputError(f"{where}: the key {error.args[0]!r} is there twice") from None
+            raise InputError(f"{where}: duplicate key {error.args[0]!r}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not JSON: {error}") from None
         if not isinstance(content, dict):

@@ -67,7 +67,7 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
 
 def _lines(source: str, name: str, column: str | None) -> Iterator[str]:
     if column is not None:
-        raise InputError(f"{name}: a .txt has no columns; leave --text-column out")
+        raise InputError(f"{name}: a .txt has no columns; omit --text-column")
     with _open(source) as file:
         for line in _decoded(file, name):
             yield line.rstrip("\r\n")

@@ -46,7 +46,7 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config["model_type"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{where} does not say a model_type") from None
+        raise InputError(f"{where} has no model_type") from None
     if kind not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))
         raise InputError(f"{where}: model_type is {kind!r}, expected one of {known}")

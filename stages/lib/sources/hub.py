@@ -116,7 +116,7 @@ def _official_reviews(dataset: Dataset) -> Reviews:
 def _other_reviews(dataset: Dataset) -> Reviews:
     if is_offline_mode():
         raise InputError(
-            f"dataset.hub: {dataset.hub} has to be asked for at the Hub, and HF_HUB_OFFLINE is set"
+            f"dataset.hub: {dataset.hub} is only on the Hub, but HF_HUB_OFFLINE is set"
         )
     repository, commit = _resolve_dataset(dataset.hub)
     config = f", config {dataset.config}" if dataset.config else ""
@@ -172,7 +172,7 @@ def _resolve_dataset(name: str) -> tuple[str, str]:
             f"dataset.hub: {ENDPOINT} does not answer as a Hub does: {error}"
         ) from None
     except (httpx2.TransportError, OSError) as error:
-        raise InputError(f"dataset.hub: {name}: the connection broke off: {error}") from None
+        raise InputError(f"dataset.hub: {name}: the connection was lost: {error}") from None
     return info.id, info.sha
 
 
@@ -359,12 +359,14 @@ def _told(where: str) -> Iterator[None]:
     except (ValueError, FileMetadataError) as error:
         raise InputError(f"{where}: {ENDPOINT} does not answer as a Hub does: {error}") from None
     except (httpx2.TransportError, OSError) as error:
-        raise InputError(f"{where}: the download broke off: {error}; run again to resume") from None
+        raise InputError(
+            f"{where}: the download was interrupted: {error}; run again to resume"
+        ) from None
 
 
 def _gated(where: str, error: HfHubHTTPError) -> InputError:
     return InputError(
-        f"{where}: the Hub answered {error.response.status_code}: it is gated: ask for access on "
+        f"{where}: the Hub answered {error.response.status_code}: it is gated: request access on "
         "its page, then log in (hf auth login) or set HF_TOKEN"
     )
 

@@ -157,7 +157,7 @@ def train(
     def prepare() -> tuple[Path, str | None]:
         directory = checkpoints.directory(name, inputs, [settings, seed, chosen, *machine])
         if checkpoint := checkpoints.last(directory, count):
-            print(f"going on from {checkpoint}", file=sys.stderr)
+            print(f"resuming from {checkpoint}", file=sys.stderr)
         return directory, checkpoint
 
     directory, checkpoint = processes.from_main(prepare)
