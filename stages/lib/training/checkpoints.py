@@ -86,5 +86,5 @@ def _step(checkpoint: Path) -> int:
 
 
 def remove(name: str) -> None:
-    """Delete the checkpoints of a finished training."""
+    """Delete the checkpoints of a finished training run."""
     shutil.rmtree(CHECKPOINTS / name)
