@@ -1,11 +1,11 @@
-"""Measure what is claimed of adapters and of mixed precision, and training alone does not show.
+"""Test claims about adapters and mixed precision that training alone does not verify.
 
     python -m stages.claims
 
-- An adapter merged into its base, W' = W + BA, gives the same logits.
-- One base serves several adapters, swapped in place.
-- Mixed precision saves memory and time: a few steps of full training at fp32 and at 16 bit, each in
-  a process of its own, so that its peak of memory is its own.
+- An adapter merged into its base model, W' = W + BA, gives the same logits.
+- One base model serves several adapters, which are swapped in place.
+- Mixed precision saves memory and time. This is measured on a few steps of full fine-tuning at fp32
+  and at 16 bit, each in a separate process, so that each has its own peak memory.
 
 reads    data/models/lora*, data/backbone, data/tokenized, data/predictions/lora*
          (params: seed, precision)
@@ -33,7 +33,7 @@ COSTS = paths.COSTS / "claims.json"
 
 def main() -> None:
     p = params.load("seed", "precision")
-    # First, while this process is small: a peak counts from the process that it was started by.
+    # This comes first, while this process is small, because a new process inherits its peak memory.
     measured = {
         kind: _in_a_fresh_process(training_costs, kind, p.precision, p.seed)
         for kind in ("fp32", "mixed")
@@ -52,11 +52,11 @@ def _in_a_fresh_process(function: Any, *arguments: Any) -> Any:
 
 
 def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
-    """Speed and peak memory of full training at fp32, or at the 16 bit of `asked` ('mixed').
+    """Measure speed and peak memory of full fine-tuning, for `kind` 'fp32' or 'mixed'.
 
-    `asked` is the parameter precision; where it is not 16 bit it is what 'auto' is. Without 16 bit
-    in hardware nothing is measured, and the reason given. Raises InputError for what the device
-    cannot do.
+    `asked` is the parameter precision. If it is not a 16-bit one, 'mixed' uses the choice of
+    'auto'. On hardware without a 16-bit format, 'mixed' is not measured and the reason is returned
+    instead. Raises InputError for a precision that the device does not support.
     """
     from stages.lib.encoder import precision
 
@@ -75,7 +75,7 @@ def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
 
 
 def merging(test: "Tokens") -> dict[str, Any]:
-    """The largest difference of logits between an adapter on its base and the two as one."""
+    """Measure the largest logit difference between an adapter on its base and the merged model."""
     from stages.lib.encoder import inference
 
     model = _with_adapters(MERGED)
@@ -86,7 +86,10 @@ def merging(test: "Tokens") -> dict[str, Any]:
 
 
 def swapping(test: "Tokens") -> dict[str, Any]:
-    """All adapters on one base, each switched to: what differs from what its stage reported."""
+    """Load all adapters on one base, activate each, and compare with the predictions of its stage.
+
+    Returns the largest difference of scores and the number of predictions that differ.
+    """
     import numpy as np
     import pandas as pd
 
@@ -101,7 +104,7 @@ def swapping(test: "Tokens") -> dict[str, Any]:
         probabilities = classifier.probabilities(
             inference.logits(model, test.input_ids, description="test")
         )
-        # Labels are text, even those that read as numbers or as missing.
+        # Labels are text, even if they look like numbers or missing values.
         table = pd.read_csv(
             PREDICTIONS / f"{adapter}.csv", dtype={"prediction": str}, keep_default_na=False
         )
@@ -118,7 +121,7 @@ def swapping(test: "Tokens") -> dict[str, Any]:
 
 
 def _with_adapters(*adapters: str) -> "PeftModel":
-    """The base in float32 with these adapters, the first of them active."""
+    """Load the base in float32 with these adapters, of which the first is active."""
     from peft import PeftModel
 
     from stages.lib.encoder import precision
@@ -133,7 +136,7 @@ def _with_adapters(*adapters: str) -> "PeftModel":
 
 
 def _name(adapter: str) -> str:
-    # "lora" would be taken for a part of PEFT's own names.
+    # PEFT would confuse an adapter named "lora" with its own parameter names.
     return f"adapter-{adapter}"
 
 

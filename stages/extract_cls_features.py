@@ -1,13 +1,13 @@
-"""Verify the backbone, and run it frozen over every review, once.
+"""Verify the backbone and run it, frozen, once over every review.
 
     python -m stages.extract_cls_features
 
 reads    data/tokenized, data/backbone (params: extract-cls-features, precision)
 writes   data/features/{train,validation,test}.parquet: the [CLS] vector of the last hidden state
-         (float32 [dim]) and the label of each review; about.json as it was
+         (float32 [dim]) and the label of each review; about.json, copied from data/tokenized
          Only the training vectors are computed in `precision`. Those of validation and test are
-         computed in float32, so that scores on them are those of the saved model in float32.
-metrics  metrics/extract-cls-features.json: what was verified; metrics/costs/
+         computed in float32, so that their scores equal those of the saved model in float32.
+metrics  metrics/extract-cls-features.json: the verified facts; metrics/costs/
 """
 
 import time
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 METRICS = paths.METRICS / "extract-cls-features.json"
-# Reviews in memory at a time; sorted by length among themselves.
+# Reviews in memory at a time. They are sorted by length within a chunk.
 CHUNK = 8192
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     start = time.perf_counter()
 
     def vectors(name: str) -> Iterator[tuple["np.ndarray", "np.ndarray"]]:
-        """[CLS] vectors and labels of a split, chunk by chunk; all processes work on each."""
+        """Yield the [CLS] vectors and labels of a split in chunks, each shared by all processes."""
         with tqdm(total=sizes[name], desc=name, unit="review") as progress:
             for chunk in tokens.chunks(name, CHUNK):
                 yield extractors[name](chunk.input_ids, progress), chunk.labels

@@ -3,7 +3,7 @@
     python -m stages.finetune_full
 
 reads    data/tokenized, data/backbone (params: finetune-full, seed, precision)
-writes   data/models/finetune-full/, which pipeline("text-classification", ...) loads as it is
+writes   data/models/finetune-full/, a complete model for pipeline("text-classification", ...)
          data/predictions/finetune-full.csv
          data/curves/finetune-full/: loss and validation scores by step
 metrics  metrics/finetune-full.json, metrics/costs/finetune-full.json

@@ -1,12 +1,12 @@
-"""Fine-tune the head alone, on the cached [CLS] vectors of the frozen backbone.
+"""Fine-tune only the head, on the cached [CLS] vectors of the frozen backbone.
 
     python -m stages.finetune_head
 
-With the backbone frozen and in eval mode this is the same computation as training the whole model,
-less a forward pass through the backbone in every epoch.
+With the backbone frozen and in eval mode, this is the same computation as training the whole model,
+but without a forward pass through the backbone in every epoch.
 
 reads    data/features, data/backbone (params: finetune-head, seed)
-writes   data/models/finetune-head/, a whole model for pipeline("text-classification", ...)
+writes   data/models/finetune-head/, a complete model for pipeline("text-classification", ...)
          data/predictions/finetune-head.csv
          data/curves/finetune-head/: loss and validation scores by step
 metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json

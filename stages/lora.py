@@ -2,7 +2,7 @@
 
     python -m stages.lora {lora-2e-5,lora-2e-4,lora}
 
-The three stages differ in their section of params.yaml alone.
+The three stages differ only in their section of params.yaml.
 
 reads    data/tokenized, data/backbone (params: the stage's section, seed, precision)
 writes   data/models/<stage>/: the adapter with its head, for
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAMES = ("lora-2e-5", "lora-2e-4", "lora")
-# Where the adapters go: to the projections to queries and values. ModernBERT has one layer for
-# those and the keys.
+# The target modules of each model type: the query and value projections. ModernBERT has a single
+# layer for queries, keys and values.
 AUTO = {
     "distilbert": ["q_lin", "v_lin"],
     "bert": ["query", "value"],
@@ -42,9 +42,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
-    """`model` with adapters of LoRA (https://arxiv.org/abs/2106.09685), or a variant, on the targets.
+    """Add LoRA adapters (https://arxiv.org/abs/2106.09685), or a variant's, to layers of `model`.
 
-    The head is trained and saved whole beside them.
+    All parameters of the head are trained and saved together with the adapters.
     """
     from peft import LoraConfig, TaskType, get_peft_model
 

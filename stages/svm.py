@@ -2,11 +2,11 @@
 
     python -m stages.svm
 
-Up to IN_MEMORY reviews by LinearSVC, from there on by what finds the same hyperplanes without the
-vectors in memory (stages/lib/vectors/out_of_core.py).
+Up to IN_MEMORY training reviews are fitted by LinearSVC. For more, an out-of-core solver finds the
+same hyperplanes without holding all vectors in memory (stages/lib/vectors/out_of_core.py).
 
-reads    data/features, where data/backbone came from (params: svm, seed)
-writes   data/models/svm/: model.safetensors (standardization, hyperplane, temperature),
+reads    data/features (params: svm, seed)
+writes   data/models/svm/: model.safetensors (standardization, hyperplanes, temperature),
          config.json
          data/predictions/svm.csv
 metrics  metrics/svm.json, metrics/costs/svm.json
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stages.lib.vectors.linear import Linear
 
 MODEL = paths.MODELS / "svm"
-# Training reviews. docs/scale.md has time and memory of both.
+# Training reviews. docs/scale.md has the time and memory of both solvers.
 IN_MEMORY = 20_000
 
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def in_memory(values: Sequence[float], seed: int) -> tuple[float, "Linear"]:
-    """The best C on validation and its SVM, by LinearSVC."""
+    """Return the best value of C on validation and its SVM, fitted by LinearSVC."""
     import numpy as np
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
@@ -86,11 +86,11 @@ def in_memory(values: Sequence[float], seed: int) -> tuple[float, "Linear"]:
         for C in values
     }
     validation = features.load("validation")
-    # Of equals the first, which is the most regularized where the list ascends.
+    # Ties go to the first value, which is the most regularized one in an ascending list.
     best = max(fitted, key=lambda C: fitted[C].score(*validation))
     model = fitted[best]
-    # An SVM has no probabilities: its margins on reviews that it was not fitted on say how far
-    # they can be trusted.
+    # An SVM has no probabilities. The temperature that turns margins into probabilities must be
+    # fitted on margins of held-out reviews.
     folds = min(5, np.bincount(labels).min())
     margins = cross_val_predict(model, vectors, labels, cv=folds, method="decision_function")
     scaler, svm = model[0], model[1]
@@ -99,7 +99,7 @@ def in_memory(values: Sequence[float], seed: int) -> tuple[float, "Linear"]:
 
 
 def streamed(values: Sequence[float], labels: int) -> tuple[float, "Linear"]:
-    """The best C on validation and its SVM, with no more than a block of vectors in memory."""
+    """Return the best value of C on validation and its SVM, with one block of vectors in memory."""
     import numpy as np
 
     from stages.lib.vectors import features, linear, out_of_core
@@ -114,7 +114,8 @@ def streamed(values: Sequence[float], labels: int) -> tuple[float, "Linear"]:
     numbers, margins = np.concatenate(true), [np.concatenate(found) for found in margins]
     right = [(linear.probabilities(each, 1.0).argmax(-1) == numbers).mean() for each in margins]
     best = int(np.argmax(right))
-    # Reviews that it was not fitted on, and one number to fit: no cross-validation is needed.
+    # Validation reviews are held out and the temperature is a single number, so no cross-validation
+    # is needed.
     temperature = _temperature(margins[best], numbers)
     return values[best], dataclasses.replace(fitted[best], temperature=temperature)
 

@@ -1,11 +1,11 @@
-"""Turn the reviews into token ids, once for all models.
+"""Tokenize the reviews once for all models.
 
     python -m stages.tokenize
 
 reads    data/raw, the tokenizer in data/backbone (params: tokenize)
 writes   data/tokenized/{train,validation,test}.parquet with the columns input_ids and label;
-         truncated at tokenize.max_length, not padded; about.json with max_length
-metrics  metrics/tokenize.json: tokens a review, share of reviews that were cut; metrics/costs/
+         truncated to tokenize.max_length, not padded; about.json with max_length
+metrics  metrics/tokenize.json: tokens per review, share of truncated reviews; metrics/costs/
 """
 
 import time
@@ -27,7 +27,7 @@ CHUNK = 2048
 
 
 def chunks(path: Path) -> Iterator[tuple[list[str], list[int]]]:
-    """Texts and labels of a split, some at a time."""
+    """Yield the texts and labels of a split in chunks of at most CHUNK reviews."""
     from stages.lib.core import parquet
 
     with parquet.opened(path) as file:
@@ -38,8 +38,8 @@ def chunks(path: Path) -> Iterator[tuple[list[str], list[int]]]:
 def encode(
     tokenizer: "PreTrainedTokenizerBase", texts: list[str], limit: int
 ) -> tuple[list[list[int]], list[int]]:
-    """The token ids of each text, at most `limit`, and how many there were before the cut."""
-    # Ids alone, by the tokenizer's own library: a call of the tokenizer makes more of each text.
+    """Return the token ids of each text, at most `limit`, and their number before truncation."""
+    # The backend computes only ids, whereas calling the tokenizer also builds other outputs.
     fast = tokenizer.backend_tokenizer
     fast.no_truncation()
     fast.no_padding()

@@ -109,7 +109,7 @@ def test_a_bump_of_a_library_runs_what_it_can_change(after):
     done = after.dvc("repro", "lora", check=False)
     assert done.returncode != 0
     assert re.search(
-        r"^error: lora: libraries.yaml: peft: 99.0 is pinned but [\d.]+ is here; ",
+        r"^error: lora: libraries.yaml: peft: 99.0 is pinned but [\d.]+ is installed; ",
         done.stderr,
         re.M,
     )

@@ -50,7 +50,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(
     kill_after_checkpoint(after, name, **longer)
     done = after.dvc("repro", name)
     assert re.search(
-        rf"^going on from tmp/checkpoints/{name}/\w+/checkpoint-\d+$", done.stderr, re.M
+        rf"^resuming from tmp/checkpoints/{name}/\w+/checkpoint-\d+$", done.stderr, re.M
     )
     assert results(after) == results(whole)
     assert not (after.path / "tmp/checkpoints" / name).exists()
@@ -59,7 +59,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(
 def test_a_checkpoint_of_other_parameters_is_not_resumed(after):
     kill_after_checkpoint(after, "lora", lora__epochs=40)
     after.set(lora__epochs=3)
-    assert "going on from" not in after.dvc("repro", "lora").stderr
+    assert "resuming from" not in after.dvc("repro", "lora").stderr
 
 
 def test_kills_at_random_moments_change_nothing(ran, tmp_path):
@@ -76,7 +76,7 @@ def test_a_file_that_cannot_be_written_whole_is_one_line(after, stage):
     done = after.run("bash", "-c", command, check=False)
     assert done.returncode == 1
     (line,) = error_lines(done)
-    assert line.endswith("; what was there before is as it was")
+    assert line.endswith("; the previous outputs are unchanged")
     assert snapshot(after) == before
 
 
@@ -176,7 +176,7 @@ def test_a_failure_in_a_clone_without_cache_keeps_the_metrics(after):
     (line,) = error_lines(done)
     assert line.startswith("error: svm: ")
     assert {path: (after.path / path).read_bytes() for path in kept} == before
-    assert "could not be put back" not in done.stderr
+    assert "could not be restored" not in done.stderr
 
 
 def test_the_first_run_in_a_clone_of_this_repository_loses_nothing_when_it_fails(tmp_path):
@@ -188,7 +188,7 @@ def test_the_first_run_in_a_clone_of_this_repository_loses_nothing_when_it_fails
     done = clone.dvc("repro", check=False, HF_ENDPOINT="http://127.0.0.1:9")
     (line,) = error_lines(done)
     assert line.startswith("error: download: ")
-    assert "could not be put back" not in done.stderr
+    assert "could not be restored" not in done.stderr
     assert clone.git("status", "--porcelain").split() == ["M", "params.yaml"]
 
 
@@ -260,7 +260,7 @@ def test_an_interrupt_is_one_line_and_keeps_outputs(after):
     code = "from stages.lib.core import stage\ndef main(): raise KeyboardInterrupt\nstage.run(main)"
     done = after.run("python", "-c", code, check=False)
     assert done.returncode == 130
-    assert done.stderr == "error: interrupted; run the same command again to go on\n"
+    assert done.stderr == "error: interrupted; run the same command again to continue\n"
     assert snapshot(after) == before
 
 
@@ -270,7 +270,7 @@ def test_a_termination_is_one_line_and_keeps_outputs(after):
     code += "def main(): os.kill(os.getpid(), 15)\nstage.run(main)"
     done = after.run("python", "-c", code, check=False)
     assert done.returncode == 128 + 15
-    assert done.stderr == "error: terminated; run the same command again to go on\n"
+    assert done.stderr == "error: terminated; run the same command again to continue\n"
     assert snapshot(after) == before
 
 
@@ -298,7 +298,7 @@ def test_a_number_of_processes_that_is_none_is_named(after):
 def test_too_little_memory_is_one_line(after, error):
     code = f"from stages.lib.core import stage\ndef main(): raise {error}\nstage.run(main)"
     (line,) = error_lines(after.run("python", "-c", code, check=False))
-    assert line == "error: cannot allocate memory; what was there before is as it was"
+    assert line == "error: cannot allocate memory; the previous outputs are unchanged"
 
 
 def test_a_bug_keeps_its_traceback(after):

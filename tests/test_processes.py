@@ -144,12 +144,12 @@ def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_pat
         lines = [line for line in stderr.splitlines() if "error: " in line]
         assert lines == [
             "error: finetune-full: one of the 2 processes died or was told to end; "
-            "run the same command again to go on"
+            "run the same command again to continue"
         ]
         if rank != "0":  # Rank 0 is the one that restores outputs.
             assert snapshot(after) == before
     done = after.dvc("repro", "finetune-full")
-    assert len(re.findall("going on from", done.stderr)) == 1
+    assert len(re.findall("resuming from", done.stderr)) == 1
     assert len(re.findall(r"^epoch 30/30", done.stderr, re.M)) == 1
     assert soak.hashes(after) == soak.hashes(whole)
 

@@ -1,5 +1,5 @@
-"""Own what every stage stands on: errors, dvc.yaml's declarations, atomic outputs, the start and
+"""The foundation of every stage: errors, declarations in dvc.yaml, atomic outputs, the start and
 end of a stage, manifests, costs and paths.
 
-It imports no other room.
+This package imports no other package of stages/lib.
 """

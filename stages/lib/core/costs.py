@@ -1,4 +1,4 @@
-"""What a stage cost, beside its scores: costs differ from run to run, scores do not."""
+"""The costs of a stage, kept apart from its scores: costs vary from run to run, scores do not."""
 
 import resource
 import sys
@@ -22,10 +22,11 @@ def write(
 ) -> None:
     """Write metrics/costs/<name>.json.
 
-    `seconds` is the wall-clock time of the stage's main loop and `samples` what it took in, over
-    all epochs; `size` is what was saved; `trainable` and `total` count parameters; `settings` is
-    what a model was trained with; `machine` says what it ran on (see `precision.describe`) and may
-    replace the peak of resident memory.
+    `seconds` is the wall-clock time of the stage's main loop, and `samples` is the number of
+    samples it processed over all epochs. `size` is the path of the saved output, `trainable` and
+    `total` are parameter counts, and `settings` are the hyperparameters of a trained model.
+    `machine` describes the hardware (see `precision.describe`); it may override the device and the
+    peak resident memory.
     """
     parameters = {"trainable_parameters": trainable, "total_parameters": total}
     outputs.write_json(
@@ -44,6 +45,6 @@ def write(
 
 
 def peak_resident_memory() -> int:
-    """Bytes, of this process so far."""
+    """Return the peak resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""What dvc.yaml says of the running stage: the parameters and libraries that it declares."""
+"""The parameters and libraries that dvc.yaml declares for the running stage."""
 
 import functools
 import os
@@ -15,9 +15,9 @@ LIBRARIES = "libraries.yaml"
 
 
 def read_yaml(path: str) -> Any:
-    """The content of a YAML 1.2 file, which is how DVC reads it: `2e-4` is a number.
+    """Read a YAML 1.2 file. DVC uses the same version, in which `2e-4` is a number.
 
-    Raises InputError when the file is missing or not YAML.
+    Raises InputError when the file is missing, not UTF-8 or not YAML.
     """
     try:
         return YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
@@ -34,7 +34,7 @@ def read_yaml(path: str) -> Any:
 
 @functools.cache
 def _declared() -> dict[str, set[str]]:
-    """Keys that the running stage declares under `params`, by file."""
+    """Return the keys that the running stage declares under `params`, by file."""
     name = os.environ["DVC_STAGE"]
     declared: dict[str, set[str]] = {"params.yaml": set(), LIBRARIES: set()}
     for entry in read_yaml("dvc.yaml")["stages"][name].get("params", []):
@@ -44,7 +44,7 @@ def _declared() -> dict[str, set[str]]:
 
 
 def check_declared(sections: tuple[str, ...]) -> None:
-    """Under DVC, refuse a read of sections of params.yaml that the stage does not declare."""
+    """Raise InputError if DVC runs the stage and it does not declare one of these sections."""
     if "DVC_STAGE" not in os.environ:
         return
     if missing := sorted(set(sections) - _declared()["params.yaml"]):
@@ -55,7 +55,7 @@ def check_declared(sections: tuple[str, ...]) -> None:
 
 
 def check_libraries() -> None:
-    """Under DVC, refuse installed libraries in other versions than the stage depends on."""
+    """Raise InputError if DVC runs the stage and a library it declares has another version."""
     if "DVC_STAGE" not in os.environ:
         return
     pinned = read_yaml(LIBRARIES)
@@ -63,9 +63,9 @@ def check_libraries() -> None:
         try:
             found = metadata.version(name).partition("+")[0]
         except metadata.PackageNotFoundError:
-            found = "not installed"
+            found = "no version"
         if found != str(pinned[name]):
             raise InputError(
-                f"{LIBRARIES}: {name}: {pinned[name]} is pinned but {found} is here; "
-                "pip install -r requirements.txt, or write your version there"
+                f"{LIBRARIES}: {name}: {pinned[name]} is pinned but {found} is installed; "
+                "run pip install -r requirements.txt, or enter your version there"
             )

@@ -1,4 +1,4 @@
-"""A distribution in a few numbers."""
+"""Summary statistics of a distribution."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ PERCENTILES = (5, 50, 95, 100)
 
 
 def summarize(values: Sequence[int] | np.ndarray) -> dict[str, float]:
-    """Mean and percentiles, rounded to two decimals."""
+    """Return the mean and the percentiles, rounded to two decimals."""
     percentiles = np.percentile(values, PERCENTILES)
     return {
         "mean": round(float(np.mean(values)), 2),

@@ -1,8 +1,9 @@
-"""The one exception that a user is meant to see."""
+"""The only exception whose message is written for users."""
 
 
 class InputError(Exception):
-    """A wrong input.
+    """An invalid input.
 
-    Its message is one line: what, where (file and row, or parameter), and what would be right.
+    Its message is one line that says what is wrong, where (file and row, or parameter), and what
+    would be valid.
     """

@@ -1,10 +1,10 @@
-"""about.json: what data say of themselves, carried from stage to stage beside them.
+"""about.json: metadata that is stored next to the data and passed on from stage to stage.
 
-labels      the names of the labels; the index is the label's number
-reviews     where the reviews came from
-max_length  tokens at which reviews were cut (from data/tokenized on)
+labels      the label names; the index of a name is the label's number
+reviews     the provenance of the reviews
+max_length  the number of tokens at which reviews were truncated (from data/tokenized on)
 
-and of the backbone, where it came from.
+The about.json of the backbone holds its provenance.
 """
 
 import json
@@ -21,5 +21,5 @@ def write(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The about.json of `directory`."""
+    """Read the about.json in `directory`."""
     return json.loads((directory / FILE).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Outputs that appear whole or not at all: written aside, flushed to the disk, then renamed."""
+"""Atomic outputs: they are written to a temporary path, flushed to disk, then renamed."""
 
 import contextlib
 import json
@@ -12,10 +12,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or a directory at; it takes the name on a clean exit.
+    """Yield a temporary path next to `path`, which is renamed to `path` on a clean exit.
 
-    The block decides which it is by what it creates. After an error nothing of it is left and what
-    was at `path` is as it was.
+    The block creates either a file or a directory there. After an error, the temporary path is
+    deleted and `path` is unchanged.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,21 +43,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_directory(path: str | Path) -> Iterator[Path]:
-    """As `replacing`, with the directory made."""
+    """Do the same as `replacing`, with a directory that already exists."""
     with replacing(path) as aside:
         aside.mkdir()
         yield aside
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write indented UTF-8 JSON, in the order given. Raises ValueError for NaN and infinities."""
+    """Write indented UTF-8 JSON, keeping the order of keys.
+
+    Raises ValueError for NaN and infinities.
+    """
     with replacing(path) as aside:
         text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         aside.write_text(text + "\n", encoding="utf-8")
 
 
 def _sweep(path: Path) -> None:
-    # What a killed run left aside would otherwise stay for ever.
+    # Otherwise the temporary files of a killed run would stay forever.
     for stale in path.parent.glob(f".{path.name}.*.part"):
         _remove(stale)
 

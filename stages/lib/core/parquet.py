@@ -1,4 +1,4 @@
-"""Parquet files that are read a piece at a time."""
+"""Parquet files that are read in chunks."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from stages.lib.core.errors import InputError
 
 @contextlib.contextmanager
 def opened(path: str | Path) -> Iterator[pq.ParquetFile]:
-    """The parquet file at `path`, read neither ahead nor in whole row groups, which would stay in
-    memory until the last of them.
+    """Open the parquet file at `path` without read-ahead and without reading whole row groups,
+    which would stay in memory until the last one is read.
 
-    Raises InputError, also for what is read within the block, when it is missing or broken.
+    Raises InputError when the file is missing or broken, also for reads within the block.
     """
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             yield file
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; 'dvc repro' makes it") from None
+        raise InputError(f"{path}: no such file; 'dvc repro' creates it") from None
     except (pa.ArrowException, OSError) as error:
-        # Arrow's OSError has no number where the content is to blame.
+        # Arrow's OSError has no errno when the content is at fault.
         if isinstance(error, OSError) and error.errno:
             raise
         raise InputError(f"{path}: cannot be read as parquet: {error}") from None

@@ -1,4 +1,4 @@
-"""The names of the splits, and where the stages keep what they make."""
+"""The names of the splits and the paths of the stages' outputs."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""Putting back outputs that DVC has removed.
+"""Restoring outputs that DVC has removed.
 
-DVC removes a stage's outputs before it starts the command. The content that the last successful run
-wrote is in DVC's cache under the hashes in dvc.lock (metrics too: the run cache keeps them). In a
-clone that has no cache, what git tracks is in the last commit.
+DVC removes a stage's outputs before it starts the command. The outputs of the last successful run
+are in DVC's cache under the hashes in dvc.lock, including metrics, which the run cache keeps. In a
+clone without a cache, the outputs that git tracks are in the last commit.
 """
 
 import os
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def restore_running_stage() -> None:
-    """Put back the outputs of the stage that DVC is running, if it is running one."""
+    """Restore the outputs of the stage that DVC is running, if it is running one."""
     if "DVC_STAGE" not in os.environ:
         return
     from dvc.repo import Repo
@@ -27,10 +27,11 @@ def restore_running_stage() -> None:
 
 
 def restore(outs: Iterable["Output"]) -> list[str]:
-    """Put back what differs from dvc.lock; gives the paths of what is in neither cache nor git.
+    """Restore the outputs that differ from dvc.lock.
 
-    An output that exists with other content is replaced from the cache alone: the last commit may
-    be older than dvc.lock.
+    Returns the paths of outputs found in neither the cache nor git. An output that exists with
+    different content is replaced only from the cache, because the last commit may be older than
+    dvc.lock.
     """
     lost = []
     for out in outs:
@@ -45,7 +46,7 @@ def restore(outs: Iterable["Output"]) -> list[str]:
 def _from_cache(out: "Output") -> bool:
     from dvc.exceptions import DvcException
 
-    # Copies, not links: what git tracks must stay an ordinary file that can be edited.
+    # Links would make the files that git tracks read-only or shared with the cache.
     out.repo.cache.local.cache_types = ["copy"]
     out.use_cache = True
     if out.changed_cache():
@@ -59,7 +60,7 @@ def _from_cache(out: "Output") -> bool:
 
 def _from_git(path: str) -> bool:
     if Path(path).is_dir():
-        # What a checkout that failed half-way has left.
+        # A failed checkout may have left part of the directory.
         shutil.rmtree(path)
     done = subprocess.run(
         ["git", "restore", "--source", "HEAD", "--worktree", "--", path],

@@ -1,8 +1,9 @@
-"""How every stage starts and ends.
+"""The start and end of every stage.
 
-A wrong input becomes one line on stderr and exit status 1, a bug keeps its traceback, and what the
-stage had written before is put back in either case. Of several processes (see `launch` in
-params.yaml) the first to fail says why, the others end without a word, and the main one puts back.
+An invalid input prints one line to stderr and exits with status 1; a bug keeps its traceback. In
+both cases the stage's previous outputs are restored. With several processes (see `launch` in
+params.yaml), the first to fail prints the reason, the others exit silently, and the main process
+restores the outputs.
 """
 
 import ctypes
@@ -18,13 +19,13 @@ from typing import Any
 from stages.lib.core import declarations, restoring
 from stages.lib.core.errors import InputError
 
-# As torchrun, which Accelerate uses, tells the processes that it starts.
+# torchrun, which Accelerate uses, sets these variables for the processes that it starts.
 _WORLD_SIZE = os.environ.get("WORLD_SIZE", "1")
 PROCESSES = int(_WORLD_SIZE) if _WORLD_SIZE.isdecimal() else 1
 _PARENT = os.getppid()
 IS_MAIN = os.environ.get("RANK", "0") == "0"
 
-# No bars in logs. tqdm reads this when it is imported, which is after this module.
+# Progress bars would clutter logs. tqdm reads this variable on import, after this module's import.
 if not (sys.stderr.isatty() and IS_MAIN):
     os.environ.setdefault("TQDM_DISABLE", "1")
 
@@ -44,23 +45,23 @@ _OF_THE_MACHINE = {
     errno.ENOTDIR,
     errno.EISDIR,
 }
-# What PyTorch, Arrow and NumPy say, in words alone, when there is no more memory.
+# PyTorch, Arrow and NumPy report exhausted memory only in the text of the message.
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size")
-_AGAIN = "run the same command again to go on"
-# What PyTorch says, in words alone, when the process at the other end is gone.
+_AGAIN = "run the same command again to continue"
+# PyTorch reports a lost peer process only in the text of the message.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue failed")
 
 
-# Characters of a message: more of a user's text than this helps nobody.
+# Maximum length of a message in characters; it may quote a user's text of any length.
 _LONGEST = 1000
 
 
 class _Terminated(BaseException):
-    """SIGTERM: of the user, a scheduler, or the launcher after another process died."""
+    """SIGTERM, sent by the user, a scheduler, or the launcher after another process died."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run `main`, the whole of a stage."""
+    """Run `main`, the entry point of a stage, and handle its errors."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         try:
@@ -73,15 +74,15 @@ def run(main: Callable[[], None]) -> None:
                 )
             declarations.check_libraries()
             main()
-            # All is written: whoever ends the process now interrupts nothing.
+            # All outputs are written, so a SIGTERM from here on interrupts nothing.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             if PROCESSES > 1:
-                # PyTorch's threads now and then abort an interpreter that ends.
+                # PyTorch's threads sometimes abort the interpreter during shutdown.
                 sys.stderr.flush()
                 sys.stdout.flush()
                 os._exit(0)
         except BaseException:
-            # Of a launcher that ends the others, while outputs are put back.
+            # The launcher may terminate this process before the outputs are restored.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             if IS_MAIN:
                 _put_back()
@@ -101,7 +102,7 @@ def run(main: Callable[[], None]) -> None:
                 sys.exit(1)
             raise
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""
-        _stop(f"{where}{os.strerror(number).lower()}; what was there before is as it was")
+        _stop(f"{where}{os.strerror(number).lower()}; the previous outputs are unchanged")
 
 
 def _terminate(*_: Any) -> None:
@@ -115,7 +116,8 @@ def _ended() -> str:
 
 
 def _end_with_the_parent() -> None:
-    """Have Linux send SIGTERM when DVC or the launcher dies: the stage would go on without it."""
+    """Have Linux send SIGTERM when DVC or the launcher dies; otherwise the stage would keep
+    running."""
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
@@ -124,11 +126,11 @@ def _end_with_the_parent() -> None:
 
 
 def _is_first() -> bool:
-    """Whether no other process of the stage on this machine has said why it ends."""
+    """Return whether this is the first process of the stage on this machine to report an error."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if PROCESSES == 1 or not file:
         return True
-    # .../<one run of the launcher>/<process>/error.json
+    # The path is .../<one run of the launcher>/<process>/error.json.
     try:
         (Path(file).parents[1] / "said").touch(exist_ok=False)
     except FileExistsError:
@@ -143,18 +145,18 @@ def _put_back() -> None:
         restoring.restore_running_stage()
     except Exception as error:
         print(
-            f"warning: outputs could not be put back ({error}): python -m commands.restore",
+            f"warning: outputs could not be restored ({error}); run python -m commands.restore",
             file=sys.stderr,
         )
 
 
 def _errno(error: BaseException | None) -> int | None:
-    """The number of the operating system's error behind `error`, if there is one."""
+    """Return the errno of the operating system error that caused `error`, if there is one."""
     if error is None:
         return None
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    # safetensors and tokenizers are written in Rust, PyTorch in C++, and say it in words.
+    # safetensors and tokenizers (Rust) and PyTorch (C++) report it only in the message's text.
     if match := re.search(r"\(os error (\d+)\)", str(error)):
         return int(match[1])
     if "PytorchStreamWriter failed writing" in str(error):
@@ -165,9 +167,9 @@ def _errno(error: BaseException | None) -> int | None:
 
 
 def printable(text: str) -> str:
-    """`text` as one line of at most 1,000 characters that tells the terminal nothing.
+    """Return `text` as one line of about 1,000 characters at most, without control characters.
 
-    Where it is longer the middle is left out; control characters are written as Python does.
+    The middle of a longer text is omitted, and control characters are escaped as in Python.
     """
     line = " ".join(text.split())
     if len(line) > _LONGEST:

@@ -1,5 +1,4 @@
-"""Own the way from texts to hidden states: tokenizer, batches, inference, device, precision and
-processes.
+"""From texts to hidden states: tokenizer, batches, inference, device, precision and processes.
 
-It imports core.
+This package imports core.
 """

@@ -1,4 +1,4 @@
-"""Loading the backbone, and verifying that it is what the stages take it for."""
+"""Loading the backbone and verifying the properties that the stages rely on."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,15 @@ PROBE = ["a gorgeous, witty, seductive movie", "simplistic, silly and tedious"]
 
 
 def load_verified(directory: Path) -> tuple[PreTrainedModel, int, dict[str, Any]]:
-    """The backbone in eval mode and float32, its padding id, and the facts that were verified.
+    """Return the backbone in eval mode and float32, its padding id, and the verified facts.
 
-    That its files belong together was checked when they were fetched (see `compatibility.check`).
-    A pooler, which comes after the hidden states, is left out. Raises InputError when the last
-    hidden state of a known batch is not [batch, tokens, dim] or is not finite.
+    The download stage has already checked that the files belong together (see
+    `compatibility.check`). A pooler is removed, because it comes after the hidden states. Raises
+    InputError when the last hidden state of a known batch is not [batch, tokens, dim] or is not
+    finite.
     """
     tokenizer = tokenizers.load(directory)
-    # It would report each tensor that the files have too many or too few, such as a pooler's.
+    # transformers would report every missing or unexpected tensor, such as those of a pooler.
     transformers.logging.set_verbosity_error()
     model = AutoModel.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
     model.eval()

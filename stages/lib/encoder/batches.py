@@ -1,4 +1,4 @@
-"""Reviews in batches of similar length, so that little is computed for padding."""
+"""Batches of reviews of similar length, so that little computation is spent on padding."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -7,21 +7,22 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-# Rows are sorted by length within pools of this many batches: enough to leave little padding,
-# while the batches of an epoch still differ from those of the one before.
+# Rows are sorted by length within pools of this many batches. This leaves little padding, while the
+# batches still differ from epoch to epoch.
 POOL = 50
 
 
 class LengthGrouped(Sampler[list[int]]):
-    """Batches of `batch_size` row indices for training, each row once an epoch.
+    """Batches of `batch_size` row indices for training, with each row once per epoch.
 
-    Rows are shuffled, sorted by length within pools of `POOL` batches, and the batches shuffled
-    again. The order follows from `seed` and the epoch alone, so that a resumed run has it too.
+    Rows are shuffled and sorted by length within pools of `POOL` batches, then the batches are
+    shuffled. The order depends only on `seed` and the epoch, so a resumed run uses the same order.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
         self.lengths = np.asarray(lengths)
-        # Not "batch_size": Accelerate would take the last batch for the odd one and cut it.
+        # If it were named "batch_size", Accelerate would take the last batch for the short one and
+        # cut it.
         self._size = batch_size
         self.seed = seed
         self.epoch = 0
@@ -48,7 +49,7 @@ class LengthGrouped(Sampler[list[int]]):
 
 
 class Share(Sampler[list[int]]):
-    """Of each batch of `batches` the rows of the process `index` of `count`, which may be none."""
+    """The rows of each batch that belong to process `index` of `count`, possibly none."""
 
     def __init__(self, batches: LengthGrouped, index: int, count: int) -> None:
         self.batches, self.index, self.count = batches, index, count
@@ -60,13 +61,16 @@ class Share(Sampler[list[int]]):
         return len(self.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
-        # Not in blocks: rows are sorted by length, and every process should have as much to do.
+        # Strided rather than in blocks: rows are sorted by length, and each process should have the
+        # same amount of work.
         return (batch[self.index :: self.count] for batch in self.batches)
 
 
 class TokenBudget(Sampler[list[int]]):
-    """Batches of row indices for inference, the longest first, each of at most `tokens` tokens with
-    padding (or of one row)."""
+    """Batches of row indices for inference, longest rows first.
+
+    Each batch has at most `tokens` tokens including padding, or a single row.
+    """
 
     def __init__(self, lengths: Sequence[int], tokens: int) -> None:
         order = np.argsort(-np.asarray(lengths), kind="stable")
@@ -85,8 +89,10 @@ class TokenBudget(Sampler[list[int]]):
 
 
 def turns(batches: Sequence[list[int]], count: int) -> list[list[list[int]]]:
-    """`batches` in turns of `count`, one for each process; the last batch again where there are not
-    enough, so that every process has one."""
+    """Group `batches` into turns of `count`, one batch per process.
+
+    The last batch is repeated to complete the last turn, so that every process has a batch.
+    """
     last = len(batches) - 1
     return [
         [batches[min(first + index, last)] for index in range(count)]
@@ -95,8 +101,10 @@ def turns(batches: Sequence[list[int]], count: int) -> list[list[list[int]]]:
 
 
 def pad(rows: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
-    """`input_ids` and `attention_mask`, both int64 [rows, longest], of tensors, arrays or lists of
-    token ids, padded on the right."""
+    """Pad token ids (tensors, arrays or lists) on the right.
+
+    Returns `input_ids` and `attention_mask`, both int64 [rows, longest].
+    """
     lengths = torch.tensor([len(row) for row in rows])
     input_ids = torch.nn.utils.rnn.pad_sequence(
         [torch.as_tensor(row, dtype=torch.int64) for row in rows],

@@ -1,4 +1,4 @@
-"""Whether config, tokenizer and weights of a backbone belong together, seen without loading it."""
+"""Checking that a backbone's config, tokenizer and weights belong together, without loading it."""
 
 import contextlib
 import re
@@ -16,12 +16,12 @@ _OF_A_LAYER = re.compile(r"\blayers?\.\d+\.")
 
 
 def check(directory: Path, place: str) -> list[str]:
-    """Compare the backbone's files with each other; gives what deserves a warning.
+    """Compare the backbone's files with each other and return the warnings.
 
-    `place` is where the user finds `directory`, for messages. The model is built on the meta
-    device, which has shapes and no data. Raises InputError, which names the file, for a config that
-    transformers does not take, a tokenizer that cannot be loaded or has more tokens than the
-    embedding has rows, and weights that the config contradicts.
+    `place` names the backbone in messages, as the user knows it. The model is built on the meta
+    device, which has shapes but no data. Raises InputError, which names the file, for a config that
+    transformers does not accept, a tokenizer that cannot be loaded or has more tokens than the
+    embedding has rows, and weights that contradict the config.
     """
     with _named(f"{place}/config.json"):
         config = AutoConfig.from_pretrained(directory)
@@ -38,7 +38,9 @@ def check(directory: Path, place: str) -> list[str]:
         with safetensors.safe_open(directory / "model.safetensors", "numpy"):
             pass
     except safetensors.SafetensorError as error:
-        raise InputError(f"{place}/model.safetensors: not whole safetensors: {error}") from None
+        raise InputError(
+            f"{place}/model.safetensors: not a complete safetensors file: {error}"
+        ) from None
     with _named(f"{place}/config.json"):
         model, report = AutoModel.from_pretrained(
             directory,
@@ -48,7 +50,7 @@ def check(directory: Path, place: str) -> list[str]:
             output_loading_info=True,
         )
     contradiction = "config.json and model.safetensors do not belong together"
-    # A backbone may lack its pooler, which comes after the hidden states.
+    # A missing pooler is allowed: it comes after the hidden states and is trained with the head.
     missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
     if missing:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -74,7 +76,7 @@ def check(directory: Path, place: str) -> list[str]:
 
 @contextlib.contextmanager
 def _named(file: str) -> Iterator[None]:
-    """Say of whatever a library raises for a file's content which file that is."""
+    """Turn a library's error about the content of `file` into an InputError that names it."""
     verbosity = transformers.logging.get_verbosity()
     transformers.logging.set_verbosity(transformers.logging.CRITICAL)
     try:
@@ -84,7 +86,7 @@ def _named(file: str) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        # Each library has types of its own for content that it does not understand.
+        # Each library raises its own exception types for content that it cannot parse.
         raise InputError(f"{file}: cannot be used: {type(error).__name__}: {error}") from None
     finally:
         transformers.logging.set_verbosity(verbosity)

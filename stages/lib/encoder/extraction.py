@@ -1,5 +1,5 @@
-"""The frozen backbone as a function from token ids to [CLS] vectors: for the stage, and for engines
-that run it over files on many machines."""
+"""The frozen backbone as a function from token ids to [CLS] vectors, for the stage and for
+distributed engines that run it over files on many machines."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,8 @@ from stages.lib.encoder import backbone, first_token, inference, precision
 class Extractor:
     """The verified backbone in eval mode, on this process's device.
 
-    Raises InputError for a precision that the device lacks, and as `backbone.load_verified` does.
+    Raises InputError for a precision that the device does not support, and wherever
+    `backbone.load_verified` raises it.
     """
 
     def __init__(
@@ -31,9 +32,10 @@ class Extractor:
         self._model.to(precision.device(), precision.DTYPES[self.precision])
 
     def __call__(self, rows: Sequence[Sequence[int]], progress: tqdm | None = None) -> np.ndarray:
-        """Float32 [reviews, dim] of token ids, integers [tokens] a review.
+        """Compute the [CLS] vectors, float32 [reviews, dim].
 
-        Raises InputError when a vector is not finite.
+        `rows` has the token ids of each review, integers [tokens]. Raises InputError when a vector
+        is not finite.
         """
         cls = inference.run(
             lambda **batch: self._model(**batch).last_hidden_state[:, 0],

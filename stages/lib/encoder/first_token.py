@@ -1,8 +1,9 @@
-"""Leaving out what the classifier never reads.
+"""Skipping the hidden states that the classifier never reads.
 
-A DistilBERT's head reads the hidden state of the first token ([CLS]) alone. So its last layer needs
-keys and values of every token but the query, the projection and the feed-forward network of the
-first only: the same function and gradients with a seventh less to multiply (of 6 layers).
+The head of a DistilBERT reads only the hidden state of the first token ([CLS]). The last layer
+therefore needs keys and values for all tokens, but the query, the output projection and the
+feed-forward network only for the first. Outputs and gradients stay the same, with a seventh fewer
+multiplications for 6 layers.
 """
 
 import torch
@@ -17,7 +18,7 @@ from transformers.models.distilbert.modeling_distilbert import (
 
 
 class FirstTokenAttention(DistilBertSelfAttention):
-    """Attention of the first token to all: [batch, tokens, dim] to [batch, 1, dim]."""
+    """Attention from the first token to all tokens: [batch, tokens, dim] to [batch, 1, dim]."""
 
     def forward(
         self,
@@ -45,7 +46,7 @@ class FirstTokenAttention(DistilBertSelfAttention):
 
 
 class FirstTokenBlock(TransformerBlock):
-    """A layer of which only the first token's state is wanted."""
+    """A layer that computes only the hidden state of the first token."""
 
     def forward(
         self,
@@ -59,9 +60,10 @@ class FirstTokenBlock(TransformerBlock):
 
 
 def only(model: nn.Module) -> None:
-    """Let DistilBERT's last hidden state in `model` be that of the first token, [batch, 1, dim].
+    """Reduce the last hidden state of a DistilBERT in `model` to the first token: [batch, 1, dim].
 
-    In place, and what is saved of the model stays the same; other architectures are left alone.
+    The model is changed in place, but its saved files stay the same. Other architectures are left
+    unchanged.
     """
     for module in model.modules():
         if isinstance(module, Transformer):

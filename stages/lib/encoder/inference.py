@@ -1,4 +1,4 @@
-"""Running a model over reviews without training it, each process over its share of the batches."""
+"""Inference over reviews, in which each process runs its share of the batches."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from stages.lib.encoder import batches, processes
 
-# With padding; of batches without gradients.
+# Tokens per batch including padding, for batches without gradients.
 TOKENS_PER_BATCH = 2048
 
 
@@ -23,10 +23,11 @@ def run(
     device: torch.device,
     progress: tqdm,
 ) -> np.ndarray:
-    """`compute(input_ids=, attention_mask=)` over batches by token budget, in the order of `rows`.
+    """Apply `compute(input_ids=, attention_mask=)` to batches with a token budget.
 
-    `compute` gives [batch, width] of any float dtype; the result is float32 [rows, width], the
-    same in every process and for any number of them. `progress` advances by the rows that are done.
+    `compute` returns [batch, width] in any float dtype. The result is float32 [rows, width] in the
+    order of `rows`, the same in every process and for any number of processes. `progress` advances
+    by the number of finished rows.
     """
     here = processes.state()
     turns = batches.turns(
@@ -48,7 +49,7 @@ def run(
 
 
 def logits(model: PreTrainedModel, rows: Sequence[torch.Tensor], *, description: str) -> np.ndarray:
-    """A classifier's logits of token ids, float32 [rows, labels], with a bar of its own."""
+    """Compute a classifier's logits for token ids, float32 [rows, labels], with a progress bar."""
     model.eval()
     with tqdm(total=len(rows), desc=description, unit="review", leave=None) as progress:
         return run(

@@ -1,4 +1,4 @@
-"""The device, and the number format that models compute in on it."""
+"""The device, and the floating-point precision that models use on it."""
 
 import os
 from typing import Any
@@ -9,22 +9,22 @@ from stages.lib.core.errors import InputError
 from stages.lib.encoder import processes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# An environment variable that says what 'auto' is, so that one machine can show what another would
-# do. A CPU without bf16 in hardware computes in it all the same, slowly.
+# An environment variable that sets what 'auto' means, so that one machine can reproduce another's
+# choice. A CPU without bf16 in hardware still supports it, slowly.
 AUTO = "AUTO_PRECISION"
 
 
 def device() -> torch.device:
-    """CUDA where there is one (of several processes each has its own), else the CPU."""
+    """Return the CUDA device if there is one (each process has its own), otherwise the CPU."""
     return processes.state().device
 
 
 def resolve(precision: str, where: str = "params.yaml: precision") -> str:
-    """'fp32', 'bf16' or 'fp16' for the `precision` of params.yaml, or of `where`.
+    """Return 'fp32', 'bf16' or 'fp16' for a `precision` that was set in `where`.
 
     'auto' is fp16 on CUDA (as published), bf16 on a CPU that has it in hardware (AVX512-BF16 or
-    AMX), fp32 elsewhere; the environment variable AUTO_PRECISION overrides this choice. Raises
-    InputError for what the device cannot do.
+    AMX), and fp32 elsewhere; the environment variable AUTO_PRECISION overrides this choice. Raises
+    InputError for a precision that the device does not support.
     """
     if precision == "auto" and (precision := os.environ.get(AUTO, "auto")) != "auto":
         where = AUTO
@@ -51,9 +51,9 @@ def _on_cpu() -> str:
 
 
 def describe(precision: str) -> dict[str, Any]:
-    """For the costs: precision and device, with its threads (CPU) or peak memory (GPU).
+    """Describe the precision and the device for the costs, with threads (CPU) or peak memory (GPU).
 
-    Threads and memory are those of one process.
+    Threads and memory are those of one process; memory is in MB.
     """
     where, count = device(), processes.state().num_processes
     times = f"{count} x " if count > 1 else ""

@@ -1,6 +1,6 @@
-"""The processes that a stage runs in: as many as `launch` in params.yaml starts, or just one.
+"""The processes of a stage: as many as `launch` in params.yaml starts, or just one.
 
-One process is the same code, with a share that is the whole.
+A single process runs the same code, with a share that is the whole.
 """
 
 from collections.abc import Callable
@@ -14,34 +14,34 @@ T = TypeVar("T")
 
 
 def state() -> PartialState:
-    """The process among the others: `process_index`, `num_processes`, `is_main_process`, `device`.
+    """Return `process_index`, `num_processes`, `is_main_process` and `device` of this process.
 
-    CUDA where there is one, else the CPU.
+    The device is CUDA if there is one, otherwise the CPU.
     """
     cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     return PartialState(cpu=cpu)
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """What `make` gives in the main process, in all of them."""
+    """Call `make` in the main process and return its result in all processes."""
     values = [make() if state().is_main_process else None]
     broadcast_object_list(values)
     return values[0]
 
 
 def gathered(rows: torch.Tensor, most: int) -> torch.Tensor:
-    """[processes, most, width] of each process's `rows`, [its number, width], with zeros below.
+    """Gather each process's `rows` [count, width] into [processes, most, width].
 
-    `most` is the largest number of rows that one of them has.
+    `most` is the largest count of rows in any process; missing rows are zeros.
     """
     padded = torch.nn.functional.pad(rows, (0, 0, 0, most - len(rows)))
     return gather(padded.to(state().device)).view(-1, *padded.shape)
 
 
 def part() -> bool:
-    """End the connection after the last thing that the processes do together.
+    """End the communication between the processes, after their last collective operation.
 
-    Gives whether this is the main process, which goes on alone.
+    Returns whether this is the main process, which continues alone.
     """
     state().destroy_process_group()
     return state().is_main_process

@@ -8,10 +8,11 @@ from stages.lib.core.errors import InputError
 
 
 def load(directory: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in `directory`.
+    """Load the tokenizer in `directory`.
 
-    Raises InputError when it has no padding token, pads with another one than the config says, or
-    does not start a text with the token whose hidden state stands for the text: [CLS], or <s>.
+    Raises InputError when it has no padding token, when its padding token differs from that in the
+    config, or when it does not start a text with the token whose hidden state represents the text:
+    [CLS] or <s>.
     """
     tokenizer = AutoTokenizer.from_pretrained(directory)
     if tokenizer.pad_token_id is None:
@@ -29,10 +30,10 @@ def load(directory: Path) -> PreTrainedTokenizerBase:
 
 
 def longest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> int:
-    """Tokens that the backbone in `directory` takes at most."""
+    """Return the maximum number of tokens that the backbone in `directory` accepts."""
     config = AutoConfig.from_pretrained(directory)
     positions = config.max_position_embeddings
     if config.model_type == "roberta":
-        # Its positions start behind the padding's.
+        # RoBERTa's positions start after the padding id.
         positions -= config.pad_token_id + 1
     return min(positions, tokenizer.model_max_length)

@@ -14,7 +14,7 @@ from stages.lib.encoder import batches
 
 
 class Rows(Sequence[torch.Tensor]):
-    """Token ids of many reviews, one int64 tensor each; in memory they are one array of int32."""
+    """The token ids of many reviews as int64 tensors, stored in memory as one int32 array."""
 
     def __init__(self, rows: pa.ListArray) -> None:
         self._flat = torch.from_numpy(rows.flatten().to_numpy().astype(np.int32))
@@ -31,14 +31,14 @@ class Rows(Sequence[torch.Tensor]):
 
 @dataclass(frozen=True)
 class Tokens(Dataset):
-    """One split: token ids, labels (int64 [reviews])."""
+    """A split: token ids and labels (int64 [reviews])."""
 
     input_ids: Rows
     labels: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens a review, int64 [reviews]."""
+        """The number of tokens of each review, int64 [reviews]."""
         return self.input_ids.lengths
 
     def __len__(self) -> int:
@@ -49,19 +49,19 @@ class Tokens(Dataset):
 
 
 def load(split: str) -> Tokens:
-    """A split of data/tokenized."""
+    """Load a split of data/tokenized."""
     with parquet.opened(TOKENIZED / f"{split}.parquet") as file:
         return _tensors(file.read())
 
 
 def count(split: str) -> int:
-    """Reviews in a split of data/tokenized."""
+    """Return the number of reviews in a split of data/tokenized."""
     with parquet.opened(TOKENIZED / f"{split}.parquet") as file:
         return file.metadata.num_rows
 
 
 def chunks(split: str, rows: int) -> Iterator[Tokens]:
-    """A split of data/tokenized in pieces of at most `rows` reviews, read one after the other."""
+    """Read a split of data/tokenized in chunks of at most `rows` reviews."""
     with parquet.opened(TOKENIZED / f"{split}.parquet") as file:
         for batch in file.iter_batches(rows):
             yield _tensors(pa.Table.from_batches([batch]))
@@ -72,7 +72,7 @@ def _tensors(table: pa.Table) -> Tokens:
 
 
 class Collator:
-    """Reviews as the padded batch that a sequence classifier takes."""
+    """A function that pads reviews to the batch that a sequence classifier expects."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id

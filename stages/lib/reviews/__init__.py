@@ -1,5 +1,5 @@
-"""Own the way from files of reviews to three validated splits, facts about them, and the texts to
-classify.
+"""Reading review files, making three validated splits, computing statistics about them, and
+reading texts to classify.
 
-It imports core.
+This package imports core.
 """

@@ -1,7 +1,7 @@
-"""Files of reviews, read and validated a piece at a time.
+"""Reading and validating review files in chunks.
 
-What is read is tables of the columns text and label, as READ says. As long as the names of the
-labels are not known, a label is text.
+The result is tables with the columns text and label, in the schema READ. A label stays text until
+the names of all labels are known.
 """
 
 import json
@@ -19,16 +19,16 @@ from stages.lib.core.errors import InputError
 READ = pa.schema([("text", pa.string()), ("label", pa.string())])
 # Reviews in memory at a time.
 ROWS = 4096
-# Bytes of a CSV file in memory at a time: a review must fit.
+# Bytes of a CSV file in memory at a time. A review must fit into one block.
 BLOCK = 1 << 24
 
 Tables = Iterator[pa.Table]
 
 
 def read(path: Path, text: str = "text", label: str = "label") -> Tables:
-    """The columns `text` and `label` of a file of one of READERS' formats, validated.
+    """Read and validate the columns `text` and `label` of a file in one of the READERS' formats.
 
-    Raises InputError that names the file, and the row (the first is 1) where one is to blame.
+    Raises InputError that names the file, and the row (counted from 1) if a row is at fault.
     """
     return validate(_named(path, READERS[path.suffix](path, text, label)), str(path), text, label)
 
@@ -37,7 +37,7 @@ def _named(path: Path, tables: Tables) -> Tables:
     try:
         yield from tables
     except (pa.ArrowException, OSError) as error:
-        # Arrow's OSError has no number where the content is to blame.
+        # Arrow's OSError has no errno when the content is at fault.
         if isinstance(error, OSError) and error.errno:
             raise
         raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
@@ -58,7 +58,8 @@ def _read_csv(path: Path, text: str, label: str, delimiter: str = ",") -> Tables
     with pa.csv.open_csv(path, **options) as file:
         names = file.schema.names
     _check_columns(names, str(path), text, label)
-    # As bytes: the check of the encoding below names the row, Arrow's does not.
+    # Columns are read as bytes, because our check of the encoding names the row and Arrow's does
+    # not.
     convert = pa.csv.ConvertOptions(
         include_columns=[text, label],
         column_types={text: pa.binary(), label: pa.binary()},
@@ -74,7 +75,7 @@ def _read_tsv(path: Path, text: str, label: str) -> Tables:
 
 
 def _read_jsonl(path: Path, text: str, label: str) -> Tables:
-    # Arrow's reader takes what looks like a date for one, and names no row.
+    # Arrow's JSON reader converts text that looks like a date, and its errors name no row.
     columns: dict[str, None] = {}
     texts: list[bytes | None] = []
     labels: list[bytes | None] = []
@@ -85,7 +86,7 @@ def _read_jsonl(path: Path, text: str, label: str) -> Tables:
         except UnicodeDecodeError:
             raise InputError(f"{where}: not UTF-8") from None
         except _TwiceError as error:
-            raise InputError(f"{where}: the key {error.args[0]!r} is there twice") from None
+            raise InputError(f"{where}: duplicate key {error.args[0]!r}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not JSON: {error}") from None
         if not isinstance(content, dict):
@@ -100,7 +101,7 @@ def _read_jsonl(path: Path, text: str, label: str) -> Tables:
 
 
 class _TwiceError(Exception):
-    """A key of a JSON object that is there twice."""
+    """A duplicate key in a JSON object."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file that are not empty, whatever ends them."""
+    """Yield the non-empty lines of a file, with any line ending."""
     with path.open(encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             if line.strip():
@@ -134,7 +135,7 @@ def _json_table(
 def _json_text(value: Any, where: str) -> bytes | None:
     if not isinstance(value, str | None):
         raise InputError(f"{where} is {value!r}, expected text")
-    # JSON can escape half a character: the check of the encoding finds it.
+    # JSON can escape a lone surrogate, which the check of the encoding then reports.
     return value if value is None else value.encode("utf-8", "surrogatepass")
 
 
@@ -157,9 +158,9 @@ READERS: dict[str, Callable[[Path, str, str], Tables]] = {
 def validate(
     tables: Iterable[pa.Table], name: str, text: str = "text", label: str = "label"
 ) -> Tables:
-    """The columns `text` and `label` of tables, checked, as READ says.
+    """Validate the columns `text` and `label` of tables and yield them in the schema READ.
 
-    `name` is the file in messages. Raises InputError.
+    `name` is the file name in messages. Raises InputError for the first invalid column or row.
     """
     rows = 0
     for table in tables:
@@ -181,7 +182,7 @@ def _check_columns(names: list[str], place: str, *wanted: str) -> None:
 
 
 def _texts(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.ChunkedArray:
-    """Checked texts, of a column before which there were so many rows."""
+    """Validate a column of texts that follows `before` rows of the same file."""
     if not _is_text(column.type):
         raise InputError(f"{name}: column '{title}' holds {column.type}, expected text")
     column = column.cast(pa.large_binary())
@@ -198,7 +199,7 @@ def _texts(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.Ch
 
 
 def _labels(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.ChunkedArray:
-    """Labels as text without white space around, whatever they were."""
+    """Convert labels of any accepted type to text without surrounding white space."""
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
         column = column.cast(pa.string())
@@ -213,7 +214,7 @@ def _labels(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.C
 
 
 def _refuse(rows: pa.ChunkedArray, why: str, name: str, before: int) -> None:
-    """Raise InputError for the first of `rows` (booleans) that is true."""
+    """Raise InputError for the first true value in `rows` (booleans)."""
     if pc.any(rows).as_py():
         row = before + pc.index(rows, True).as_py() + 1
         raise InputError(f"{name}: row {row}: {why}")

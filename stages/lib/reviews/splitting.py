@@ -1,7 +1,7 @@
-"""Reviews as data: their labels, splits and the stratified subset.
+"""Numbering the labels of reviews, splitting the reviews, and taking stratified subsets.
 
-Texts stay on the disk. What is known of all rows at once is arrays of numbers: which rows make a
-split, their labels, digests of their texts.
+Texts stay on disk. Only arrays of numbers are held for all rows at once: the row numbers of each
+split, the labels, and digests of the texts.
 """
 
 import hashlib
@@ -23,16 +23,16 @@ from stages.lib.reviews.reading import ROWS
 
 SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64())])
 
-# The names of 0 and 1 where these are all the labels.
+# The names of the labels 0 and 1 if there are no others.
 BINARY = ("negative", "positive")
-# Reviews of a row group of data/raw.
+# Reviews in a row group of data/raw.
 GROUP = 16_384
-# Of a label in train: the SVM's probabilities take a cross-validation.
+# Minimum number of reviews per label in train: the SVM's probabilities need cross-validation.
 FEWEST = 2
-# Of a label in what is split here: less than ten have no tenth.
+# Minimum number of reviews per label in data that is split here: a tenth must be at least one.
 FEWEST_TO_SPLIT = 10
 
-# Tables of a split, as `reading.READ` says, by the file that they come from.
+# The tables of a split in the schema `reading.READ`, by the file that they come from.
 Files = dict[str, Iterable[pa.Table]]
 
 
@@ -41,19 +41,19 @@ class Split:
     """Some of the texts of a file, and their labels."""
 
     file: BinaryIO  # an Arrow stream of texts
-    rows: np.ndarray  # int64 [reviews], which of the file's, ascending
+    rows: np.ndarray  # int64 [reviews], row numbers in the file, ascending
     labels: np.ndarray  # int64 [reviews], the index of the label's name
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def take(self, chosen: np.ndarray) -> "Split":
-        """The reviews at these places, in the order of the file."""
+        """Select the reviews at the positions `chosen`, in the order of the file."""
         chosen = np.sort(chosen)
         return Split(self.file, self.rows[chosen], self.labels[chosen])
 
     def tables(self) -> Iterator[pa.Table]:
-        """The reviews as SCHEMA says, a piece at a time."""
+        """Yield the reviews in chunks, as tables in the schema SCHEMA."""
         self.file.seek(0)
         first = start = 0
         for batch in pa.ipc.open_stream(self.file):
@@ -67,7 +67,7 @@ Splits = dict[str, Split]
 
 
 class Reviews(NamedTuple):
-    """The splits, the names of the labels (the index is the number), where all came from."""
+    """The splits, the label names (the index is the label's number), and the provenance."""
 
     splits: Splits
     labels: Sequence[str]
@@ -76,20 +76,20 @@ class Reviews(NamedTuple):
 
 @dataclass(frozen=True)
 class _Stored:
-    """A split as it was read, its labels numbered in the order in which they came."""
+    """A split as it was read, with labels numbered in order of first appearance."""
 
     split: Split
     values: list[str]
-    sizes: dict[str, int]  # reviews of each file
+    sizes: dict[str, int]  # reviews in each file
 
     @property
     def place(self) -> str:
-        """The name of all files in messages."""
+        """The name of all files together, for messages."""
         first, *others = self.sizes
         return f"{first} and {len(others)} more" if others else first
 
     def row(self, row: int) -> str:
-        """The name of a row (the first is 0) in messages."""
+        """Return the name of a row (counted from 0), for messages."""
         for place, size in self.sizes.items():
             if row < size:
                 return f"{place}: row {row + 1}"
@@ -98,7 +98,7 @@ class _Stored:
 
 
 def _store(files: Files) -> _Stored:
-    """Write the texts to a file that has no name: it is gone with the process."""
+    """Write the texts to an unnamed temporary file, which disappears with the process."""
     file = tempfile.TemporaryFile(dir=".")  # noqa: SIM115
     numbers: dict[str, int] = {}
     labels: list[np.ndarray] = []
@@ -119,11 +119,12 @@ def _store(files: Files) -> _Stored:
 def assemble(
     files: dict[str, Files], *, seed: int, order: Sequence[str] | None = None
 ) -> tuple[Splits, list[str], dict[str, Any]]:
-    """All three splits, the names of their labels, and what was done to get them.
+    """Return the three splits, the label names, and facts about how the splits were made.
 
-    Train must be among the given ones; validation and test are split from it where they are
-    missing. `order` has the labels in order where a dataset has one. The facts have "labels", the
-    name of each value, and "split" where one was made. Raises InputError.
+    `files` must include train; validation and test are split from it if they are missing. `order`
+    lists the labels in the order that the dataset defines, if it defines one. The facts have the
+    key "labels", which maps each value to its name, and "split" if a split was made here. Raises
+    InputError for labels that cannot be used and for too few reviews of a label.
     """
     stored = {name: _store(of_split) for name, of_split in files.items()}
     names = _names(stored, order)
@@ -156,7 +157,7 @@ def assemble(
 
 
 def _names(stored: dict[str, _Stored], order: Sequence[str] | None) -> dict[str, str]:
-    """The name of each value, in the order of the labels' numbers."""
+    """Map each label value to its name, in the order of the labels' numbers."""
     values = set(stored["train"].values)
     for of_split in stored.values():
         if len(of_split.values) == 1:
@@ -166,7 +167,7 @@ def _names(stored: dict[str, _Stored], order: Sequence[str] | None) -> dict[str,
             )
         lacking = [n for n, value in enumerate(of_split.values) if value not in values]
         if lacking:
-            # The values are in the order in which they came.
+            # Values are in order of first appearance, so the first unknown one comes first.
             row = int(np.argmax(of_split.split.labels == lacking[0]))
             known = sorted(values, key=_rank)
             shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
@@ -181,14 +182,14 @@ def _names(stored: dict[str, _Stored], order: Sequence[str] | None) -> dict[str,
 
 
 def _rank(value: str) -> tuple[int, int, str]:
-    """Sorts integers by number, before other text."""
+    """Return a sort key that orders integers by value, before other text."""
     if re.fullmatch("-?(0|[1-9][0-9]*)", value):
         return 0, int(value), value
     return 1, 0, value
 
 
 def write(split: Split, path: Path) -> None:
-    """Write a split as parquet, by row groups of GROUP: the same bytes for the same rows."""
+    """Write a split as parquet in row groups of GROUP rows. Equal rows give equal bytes."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:
         waiting = SCHEMA.empty_table()
         for table in split.tables():
@@ -203,11 +204,12 @@ def write(split: Split, path: Path) -> None:
 def split(
     whole: Split, missing: Sequence[str], seed: int, labels: Sequence[str], place: str
 ) -> Splits:
-    """Take a tenth of each label for each of `missing`; train is what is left, all in their order.
+    """Take a tenth of each label for each split in `missing` and keep the rest as train.
 
-    The choice follows from the seed and the texts alone (SHA-256), whatever the order of the rows:
-    a review that is added moves few of the others, and copies of a text rarely part.
-    Raises InputError for a label with less than FEWEST_TO_SPLIT reviews.
+    Every split keeps the order of the rows. The choice depends only on the seed and the texts
+    (SHA-256), not on the order of the rows: adding a review moves few of the others, and copies of
+    a text are rarely separated. Raises InputError for a label with fewer than FEWEST_TO_SPLIT
+    reviews.
     """
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("train", *missing)}
     for number, of_label in _by_digest(whole, f"{seed} ").items():
@@ -224,12 +226,12 @@ def split(
 
 
 def subset(whole: Split, size: int) -> Split:
-    """`size` reviews in their order, with the labels in the proportion of the whole, but two or
-    more of each (all, where there are no two).
+    """Select `size` reviews in their order, stratified by label, with at least two of each label
+    (or all, if a label has fewer).
 
-    The choice follows from the texts alone (their SHA-256), so it does not depend on the order of
-    the rows or on a seed, and a larger subset contains a smaller one but for rounding.
-    Raises InputError where `size` is too small for that.
+    The choice depends only on the texts (their SHA-256), not on the order of the rows or on a seed,
+    and a larger subset contains a smaller one except for rounding. Raises InputError when `size` is
+    too small for all labels.
     """
     if size >= len(whole):
         return whole
@@ -240,13 +242,13 @@ def subset(whole: Split, size: int) -> Split:
 
 
 def digests(texts: Iterable[str], prefix: str = "") -> np.ndarray:
-    """The first 64 bits of the SHA-256 of `prefix` and each text: uint64 [texts]."""
+    """Return the first 64 bits of the SHA-256 of `prefix` plus each text, as uint64 [texts]."""
     found = [hashlib.sha256(f"{prefix}{text}".encode()).digest()[:8] for text in texts]
     return np.frombuffer(b"".join(found), ">u8").astype(np.uint64)
 
 
 def _by_digest(split: Split, prefix: str = "") -> dict[int, np.ndarray]:
-    """The places of each label's reviews in the order of the digests of `prefix` and text."""
+    """Return the positions of each label's reviews, sorted by the digest of `prefix` plus text."""
     found = [digests(table["text"].to_pylist(), prefix) for table in split.tables()]
     order = np.argsort(np.concatenate(found), kind="stable")
     labels = split.labels[order]
@@ -254,8 +256,11 @@ def _by_digest(split: Split, prefix: str = "") -> dict[int, np.ndarray]:
 
 
 def _shares(counts: dict[int, int], size: int) -> dict[int, int]:
-    """How many rows of each label: the largest remainders get what rounding down leaves, then the
-    rarest labels get theirs from the most frequent."""
+    """Return the number of rows per label, in proportion to `counts`.
+
+    Rows lost to rounding down go to the labels with the largest remainders. Then labels below their
+    minimum take rows from the most frequent ones.
+    """
     total = sum(counts.values())
     least = {label: min(count, FEWEST) for label, count in counts.items()}
     if size < sum(least.values()):

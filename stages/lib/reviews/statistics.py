@@ -1,4 +1,4 @@
-"""Facts about the reviews: how many, how long, how balanced, what is there twice."""
+"""Statistics about the reviews: counts, lengths, label balance and duplicates."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +12,10 @@ from stages.lib.reviews.splitting import ROWS, digests
 
 
 def describe(directory: Path, labels: Sequence[str]) -> dict[str, Any]:
-    """Facts by split of data/raw, `labels` counted by name, exact duplicates within and across
-    splits (by digest), and texts that are in a split with different labels.
+    """Compute statistics for each split of data/raw: counts by label name, word lengths, exact
+    duplicates within and across splits (by digest), and texts with conflicting labels in a split.
 
-    Lengths are in words; tokens are counted by the tokenize stage.
+    `labels` are the label names. Lengths are in words; the tokenize stage counts tokens.
     """
     facts: dict[str, Any] = {}
     texts: dict[str, np.ndarray] = {}
@@ -36,7 +36,7 @@ def describe(directory: Path, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _describe_split(path: Path, labels: Sequence[str]) -> tuple[dict[str, Any], np.ndarray]:
-    """The facts, and the digests of the different texts."""
+    """Return the statistics of a split and the digests of its distinct texts."""
     found, numbers, words, empty = [], [], [], 0
     with parquet.opened(path) as file:
         for batch in file.iter_batches(ROWS):
@@ -48,7 +48,7 @@ def _describe_split(path: Path, labels: Sequence[str]) -> tuple[dict[str, Any], 
     lengths, all_numbers = np.concatenate(words), np.concatenate(numbers)
     different, places = np.unique(np.concatenate(found), return_inverse=True)
     counts = np.bincount(all_numbers, minlength=len(labels))
-    # Pairs of a text and a label, each once: a text of several pairs has several labels.
+    # A text that occurs in several distinct (text, label) pairs has conflicting labels.
     pairs = np.unique(places * len(labels) + all_numbers)
     conflicting = np.bincount(pairs // len(labels)) > 1
     return {

@@ -1,4 +1,4 @@
-"""Reading texts to classify: from a file or standard input, a chunk at a time."""
+"""Reading texts to classify, in chunks, from a file or standard input."""
 
 import csv
 import itertools
@@ -14,17 +14,17 @@ from stages.lib.core.errors import InputError
 
 SUFFIXES = (".txt", ".csv", ".parquet")
 STDIN = "-"
-# Enough to sort by length, few enough to hold.
+# Large enough for sorting by length to pay off, small enough for memory.
 CHUNK = 4096
 
 
 def chunks(source: str, column: str | None) -> Iterator[list[str]]:
-    """The texts of a file, or of standard input ('-'), in lists of at most `CHUNK`.
+    """Yield the texts of a file, or of standard input ('-'), in lists of at most `CHUNK`.
 
-    A .txt has one text a line; .csv and .parquet have them in `column` ('text' when None). Standard
-    input is as a .txt, or with a `column` as a .csv. A missing text is an empty one. Raises
-    InputError, which names the file and the line or row, when there is no such file, for another
-    suffix, when it lacks the column, and for what is not UTF-8.
+    A .txt file has one text per line; .csv and .parquet files have the texts in `column` ('text' if
+    None). Standard input is read as .txt, or as .csv if `column` is given. A missing text is read
+    as an empty one. Raises InputError, which names the file and the line or row, when the file does
+    not exist, has another suffix, lacks the column, or is not UTF-8.
     """
     if source == STDIN:
         kind, name = ".txt" if column is None else ".csv", "standard input"
@@ -67,14 +67,14 @@ def _decoded(file: BinaryIO, name: str) -> Iterator[str]:
 
 def _lines(source: str, name: str, column: str | None) -> Iterator[str]:
     if column is not None:
-        raise InputError(f"{name}: a .txt has no columns; leave --text-column out")
+        raise InputError(f"{name}: a .txt has no columns; omit --text-column")
     with _open(source) as file:
         for line in _decoded(file, name):
             yield line.rstrip("\r\n")
 
 
 def _csv(source: str, name: str, column: str | None) -> Iterator[str]:
-    # A review may be long.
+    # The default limit of 128 KiB per field is too small for long reviews.
     csv.field_size_limit(1 << 30)
     with _open(source) as file:
         rows = csv.reader(_decoded(file, name), strict=True)
@@ -83,7 +83,7 @@ def _csv(source: str, name: str, column: str | None) -> Iterator[str]:
             if header is None:
                 return
             place = _place(column, header, name)
-            # An empty line is no row.
+            # The reader returns an empty list for an empty line.
             for row in filter(None, rows):
                 if len(row) != len(header):
                     raise InputError(

@@ -1,4 +1,5 @@
-"""Own the schema of params.yaml and how a stage reads its sections.
+"""The schema of params.yaml, and the function with which a stage reads its sections.
 
-It imports core. No stage depends on it in dvc.yaml, where DVC tracks the values themselves.
+This package imports core. No stage lists it as a dependency in dvc.yaml, because DVC tracks the
+parameter values themselves.
 """

@@ -1,7 +1,7 @@
-"""The schema of params.yaml, and how a stage reads its sections.
+"""The schema of params.yaml, and the function with which a stage reads its sections.
 
-The whole file is checked by every stage, so that a mistake anywhere stops the run before anything
-slow starts; a stage gets only the sections that it names.
+Every stage validates the whole file, so that any mistake stops the run before slow work starts. A
+stage receives only the sections that it requests.
 """
 
 import difflib
@@ -87,7 +87,7 @@ class Svm(Section):
 
 
 class Training(Section):
-    """What every training through the Trainer has."""
+    """The parameters of every stage that trains with the Trainer."""
 
     lr: Positive
     epochs: Count
@@ -108,7 +108,7 @@ class LoraVariant(Lora):
 
 
 class Params(BaseModel):
-    """params.yaml. A section is named as the stage that reads it."""
+    """The content of params.yaml. Each section has the name of the stage that reads it."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, alias_generator=_dashed, validate_by_name=False
@@ -131,14 +131,14 @@ class Params(BaseModel):
 
 
 def load(*sections: str) -> Params:
-    """The named sections of params.yaml, as attributes (dashes as underscores), and no others.
+    """Return only the named sections of params.yaml, as attributes (dashes become underscores).
 
     Raises InputError for any mistake in params.yaml, and for a section that dvc.yaml does not
     declare for the running stage.
     """
     params = parse(declarations.read_yaml(PATH))
     declarations.check_declared(sections)
-    # Who reads where the backbone is to come from replaces it, and checks when it is there.
+    # The stage that reads this section replaces the backbone and checks the targets afterwards.
     if "backbone" not in sections and (BACKBONE / "model.safetensors").is_file():
         check_targets(BACKBONE)
     names = [name.replace("-", "_") for name in sections]
@@ -146,9 +146,9 @@ def load(*sections: str) -> Params:
 
 
 def check_targets(backbone: Path) -> None:
-    """Raise InputError when a section of params.yaml puts adapters where `backbone` has no layer.
+    """Raise InputError when a section of params.yaml targets a layer that `backbone` lacks.
 
-    Every stage calls it, so that a misspelt name stops the run before anything slow starts.
+    Every stage calls this, so that a misspelled name stops the run before slow work starts.
     """
     params = parse(declarations.read_yaml(PATH))
     with safetensors.safe_open(backbone / "model.safetensors", "numpy") as weights:
@@ -170,7 +170,7 @@ def check_targets(backbone: Path) -> None:
 
 
 def parse(content: Any) -> Params:
-    """Validate the content of params.yaml; raises InputError with the first mistake."""
+    """Validate the content of params.yaml. Raises InputError for the first mistake."""
     if not isinstance(content, dict):
         raise InputError(f"{PATH}: expected sections such as 'seed: 0', got {shown(content)}")
     try:
@@ -181,7 +181,7 @@ def parse(content: Any) -> Params:
 
 
 def shown(value: Any) -> str:
-    """The value as Python writes it, with the middle left out where it is long."""
+    """Return the repr of a value, with the middle omitted if it is long."""
     return _SHORT.repr(value)
 
 

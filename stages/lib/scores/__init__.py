@@ -1,4 +1,4 @@
-"""Own the scores and predictions, which every model writes in the same form.
+"""The scores and predictions, which every model writes in the same format.
 
-It imports core.
+This package imports core.
 """

@@ -1,4 +1,4 @@
-"""Scores and predictions of a model: the same JSON and the same table for every model."""
+"""The scores and predictions of a model, in the same JSON and the same table for every model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +12,10 @@ from stages.lib.core.paths import METRICS, PREDICTIONS
 
 
 def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> dict[str, float]:
-    """Accuracy, F1, precision and recall of int [reviews].
+    """Compute accuracy, F1, precision and recall from labels and predictions, both int [reviews].
 
-    With two classes the last three are of the second (the positive one), with more they are means
-    over the classes (macro).
+    With two classes, the last three are those of the second (positive) class; with more, they are
+    macro averages over the classes.
     """
     average = {"average": "binary" if classes == 2 else "macro", "zero_division": 0}
     return {
@@ -27,7 +27,7 @@ def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> dict
 
 
 def of_predictions(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    """The content of metrics/<name>.json, from the rows of data/predictions/<name>.csv."""
+    """Compute the content of metrics/<name>.json from the rows of data/predictions/<name>.csv."""
     numbers = {name: number for number, name in enumerate(labels)}
     return {
         split: _rounded(
@@ -42,7 +42,7 @@ def of_predictions(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[
 
 
 def read_predictions(name: str) -> pd.DataFrame:
-    """The rows of data/predictions/<name>.csv. Labels are text, whatever they look like."""
+    """Read the rows of data/predictions/<name>.csv, with all labels as text."""
     return pd.read_csv(
         PREDICTIONS / f"{name}.csv",
         dtype={"label": str, "prediction": str},
@@ -57,10 +57,10 @@ def _rounded(values: dict[str, float]) -> dict[str, float]:
 def write(
     name: str, labels: Sequence[str], results: dict[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, dict[str, float]]:
-    """Write metrics/<name>.json and data/predictions/<name>.csv; gives what is in the former.
+    """Write metrics/<name>.json and data/predictions/<name>.csv; returns the content of the former.
 
-    `results` has for each split the true labels (int [reviews]) and the probabilities (float
-    [reviews, labels]); `labels` names them. A row of the predictions has the names of the true and
+    `results` has the true labels (int [reviews]) and the probabilities (float [reviews, labels]) of
+    each split; `labels` are the label names. A row of the predictions has the names of the true and
     the most probable label, and the score, which is the probability of the latter.
     """
     metrics: dict[str, Any] = {}
@@ -68,7 +68,7 @@ def write(
         for number, (split, (true, probabilities)) in enumerate(results.items()):
             predicted = probabilities.argmax(-1)
             metrics[split] = _rounded(scores(true, predicted, classes=len(labels)))
-            # Codes, not an object a row: predictions may be many.
+            # Categorical codes take less memory than one Python object per row.
             table = pd.DataFrame(
                 {
                     "split": pd.Categorical.from_codes(np.zeros(len(true), np.int8), [split]),
@@ -78,7 +78,7 @@ def write(
                     "score": probabilities.max(-1),
                 }
             )
-            # Nine significant digits give a float32 back exactly.
+            # Nine significant digits represent a float32 exactly.
             table.to_csv(
                 aside,
                 mode="a",

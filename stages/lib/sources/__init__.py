@@ -1,8 +1,7 @@
-"""Where reviews and backbone come from: the Hub, a Python package index, or local files.
+"""The sources of reviews and backbone: the Hub, a Python package index, or local files.
 
-Each source is a module with two functions: `reviews` gives the splits, the names of their labels
-and where they came from, `backbone` fills a directory with an encoder and says where that came
-from.
+Each source is a module with two functions: `reviews` returns the splits, the label names and the
+provenance; `backbone` fills a directory with an encoder and returns its provenance.
 
-It imports core, schema and reviews.
+This package imports core, schema and reviews.
 """

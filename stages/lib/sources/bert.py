@@ -1,8 +1,8 @@
-"""A BERT encoder rewritten as a DistilBERT that computes the same hidden states.
+"""Converting a BERT encoder to a DistilBERT that computes the same hidden states.
 
-DistilBERT has no token types and no pooler. With a single token type the first row of
-`token_type_embeddings` is a constant that can be added to every position embedding; the pooler is
-not part of the hidden states. All else is a change of names.
+DistilBERT has no token types and no pooler. With a single token type, the first row of
+`token_type_embeddings` is a constant that can be added to every position embedding; the pooler
+does not affect the hidden states. Everything else is renaming.
 """
 
 import json
@@ -25,7 +25,7 @@ _LAYER_NAMES = {
 
 
 def convert_weights(bert: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """DistilBertModel's state dict from BertModel's, both float32."""
+    """Convert BertModel's state dict to DistilBertModel's, both float32."""
     weights = {
         f"embeddings.{name}": bert[f"embeddings.{name}"]
         for name in ("word_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias")
@@ -43,7 +43,7 @@ def convert_weights(bert: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def convert_config(bert: dict[str, Any]) -> dict[str, Any]:
-    """The content of DistilBERT's config.json from BERT's."""
+    """Convert the content of BERT's config.json to DistilBERT's."""
     return {
         "architectures": ["DistilBertModel"],
         "model_type": "distilbert",
@@ -73,10 +73,10 @@ def write_distilbert(
     tokenizer: dict[str, Any],
     vocabulary: bytes,
 ) -> None:
-    """Write config, weights and tokenizer where transformers finds them.
+    """Write config, weights and tokenizer under the file names that transformers expects.
 
     `config` and `weights` (a safetensors file) are BERT's. `tokenizer` is the content of a
-    tokenizer.json; its fixed padding and truncation are dropped, because the pipeline sets its own.
+    tokenizer.json; its fixed padding and truncation are removed, because the pipeline sets its own.
     """
     tensors = convert_weights(safetensors.numpy.load(weights))
     safetensors.numpy.save_file(tensors, directory / "model.safetensors", {"format": "pt"})

@@ -1,4 +1,4 @@
-"""SHA-256 of what was downloaded, against what was expected."""
+"""Comparing the SHA-256 of downloads with the expected one."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from stages.lib.core.errors import InputError
 
 
 def of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -1,4 +1,4 @@
-"""The encoders that a backbone may be, and the files of one: what all sources check the same."""
+"""The supported encoder families and the files of an encoder, which all sources check alike."""
 
 import json
 import shutil
@@ -7,12 +7,12 @@ from typing import Any
 
 from stages.lib.core.errors import InputError
 
-# By `model_type` in config.json. `AUTO` in stages/lora.py says where the adapters of each go.
+# Values of `model_type` in config.json. `AUTO` in stages/lora.py has the target modules of each.
 FAMILIES = ("distilbert", "bert", "roberta", "electra", "modernbert")
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-# What there is of them is taken; pickles never are.
+# Those that exist are copied. Pickled files never are.
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -22,12 +22,12 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
 )
-# A tokenizer can be made from any of these.
+# A tokenizer can be loaded from any of these sets of files.
 _TOKENIZERS = ({"tokenizer.json"}, {"vocab.txt"}, {"vocab.json", "merges.txt"})
 
 
 def check_files(names: set[str], where: str) -> None:
-    """Raise InputError unless there are a config, safetensors weights and a tokenizer."""
+    """Raise InputError unless `names` has a config, safetensors weights and a tokenizer."""
     if CONFIG not in names:
         raise InputError(f"{where} lacks {CONFIG}")
     if WEIGHTS not in names:
@@ -41,12 +41,12 @@ def check_files(names: set[str], where: str) -> None:
 
 
 def read_config(path: Path, where: str) -> dict[str, Any]:
-    """The content of config.json. Raises InputError for what is none of the `FAMILIES`."""
+    """Read config.json. Raises InputError for a model type that is not in `FAMILIES`."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config["model_type"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{where} does not say a model_type") from None
+        raise InputError(f"{where} has no model_type") from None
     if kind not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))
         raise InputError(f"{where}: model_type is {kind!r}, expected one of {known}")
@@ -54,10 +54,10 @@ def read_config(path: Path, where: str) -> dict[str, Any]:
 
 
 def install(paths: dict[str, Path], config: dict[str, Any], directory: Path) -> None:
-    """Copy files, by the names they are to have, to `directory`.
+    """Copy files to `directory`; `paths` maps their new names to their paths.
 
-    ModernBERT's config is made to say that a classifier reads [CLS]: the mean over the tokens,
-    which some of its checkpoints ask for, is not what the cached features are.
+    ModernBERT's config is changed so that a classifier reads [CLS]. Some of its checkpoints specify
+    mean pooling instead, which the cached [CLS] features do not match.
     """
     for name, path in paths.items():
         shutil.copyfile(path, directory / name)

@@ -1,5 +1,8 @@
-"""The Hugging Face Hub, through its own client: `HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and
-`HF_HUB_OFFLINE` keep their usual meaning, broken downloads are retried and resumed by it."""
+"""The Hugging Face Hub as a source, through its official client.
+
+`HF_ENDPOINT`, `HF_HOME`, `HF_TOKEN` and `HF_HUB_OFFLINE` keep their usual meaning, and the client
+retries and resumes broken downloads.
+"""
 
 import contextlib
 import tempfile
@@ -49,14 +52,14 @@ BACKBONE_FILES = (
 
 
 class Unreachable(InputError):
-    """No connection to the Hub; not for answers that are errors."""
+    """The Hub cannot be reached. An error response from the Hub is not such a case."""
 
 
 def check_reachable(*, official: bool = True) -> None:
-    """Raise Unreachable unless the Hub answers, with whatever it answers.
+    """Raise Unreachable unless the Hub responds, with any status.
 
-    With `HF_HUB_OFFLINE` the local cache stands in for the Hub when it has every file; where not
-    the `official` dataset and backbone are asked for, who fetches them says what it lacks.
+    With `HF_HUB_OFFLINE`, the local cache replaces the Hub if it has every file. This is only
+    checked for the `official` dataset and backbone; for others, the download reports missing files.
     """
     if is_offline_mode():
         if not official:
@@ -77,21 +80,20 @@ def check_reachable(*, official: bool = True) -> None:
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
         raise Unreachable(f"source hub: no connection to {ENDPOINT} ({error})") from None
     except httpx2.TransportError:
-        # It was there and broke off: the client's own retries have the next word.
+        # The Hub was reached, so the client's retries handle the broken connection.
         return
 
 
 def is_official(dataset: Dataset) -> bool:
-    """Whether the dataset asked for is the one that the embedded source stands in for."""
+    """Return whether the requested dataset is the one that the embedded source can replace."""
     pinned = (DATASET, f"{DATASET}@{DATASET_REVISION}")
     return dataset.hub in pinned and dataset.config is None
 
 
 def reviews(dataset: Dataset) -> Reviews:
-    """The reviews of `dataset.hub` and where they came from.
+    """Return the reviews of `dataset.hub` with their provenance.
 
-    Raises InputError for an answer that is an error, a checksum that differs, or reviews that are
-    not valid.
+    Raises InputError for an error response, a checksum mismatch, or invalid reviews.
     """
     return _official_reviews(dataset) if is_official(dataset) else _other_reviews(dataset)
 
@@ -114,7 +116,7 @@ def _official_reviews(dataset: Dataset) -> Reviews:
 def _other_reviews(dataset: Dataset) -> Reviews:
     if is_offline_mode():
         raise InputError(
-            f"dataset.hub: {dataset.hub} has to be asked for at the Hub, and HF_HUB_OFFLINE is set"
+            f"dataset.hub: {dataset.hub} is only on the Hub, but HF_HUB_OFFLINE is set"
         )
     repository, commit = _resolve_dataset(dataset.hub)
     config = f", config {dataset.config}" if dataset.config else ""
@@ -125,7 +127,7 @@ def _other_reviews(dataset: Dataset) -> Reviews:
             raise InputError(f"{where}: no split 'train'; the splits are: {', '.join(loaded)}")
         names = _class_names(loaded["train"].features.get(dataset.label_column))
         found = {name: loaded[name].data.table for name in SPLITS if name in loaded}
-        # A benchmark's test split, whose labels are kept back.
+        # Benchmarks often withhold the labels of their test split.
         unlabelled = [
             name for name in found if names and _lacks_labels(found[name], dataset.label_column)
         ]
@@ -153,7 +155,7 @@ def _other_reviews(dataset: Dataset) -> Reviews:
 
 
 def _resolve_dataset(name: str) -> tuple[str, str]:
-    """The full id and the commit of `id` or `id@revision`."""
+    """Resolve `id` or `id@revision` to the full id and the commit."""
     repository, _, revision = name.partition("@")
     try:
         info = HfApi().dataset_info(repository, revision=revision or None)
@@ -170,20 +172,23 @@ def _resolve_dataset(name: str) -> tuple[str, str]:
             f"dataset.hub: {ENDPOINT} does not answer as a Hub does: {error}"
         ) from None
     except (httpx2.TransportError, OSError) as error:
-        raise InputError(f"dataset.hub: {name}: the connection broke off: {error}") from None
+        raise InputError(f"dataset.hub: {name}: the connection was lost: {error}") from None
     return info.id, info.sha
 
 
 def _load(
     repository: str, commit: str, config: str | None, where: str, cache: str
 ) -> Mapping[str, Any]:
-    """The splits that `load_dataset` finds, memory maps of files in `cache`. Raises InputError."""
-    # It takes a second, and most runs have no need of it.
+    """Return the splits that `load_dataset` finds, memory-mapped from files in `cache`.
+
+    Raises InputError when the dataset cannot be loaded.
+    """
+    # The import takes a second, and most runs do not need it.
     import datasets
 
     try:
-        # Downloads are kept in the Hub's own cache. With the prefix a folder of that name is
-        # no dataset, and with a cache of its own no older revision stands in after an error.
+        # Downloads stay in the Hub's cache. The prefix keeps a local folder of that name from being
+        # loaded, and the separate cache keeps an older revision from being used after an error.
         return datasets.load_dataset(
             f"hf://datasets/{repository}",
             config,
@@ -202,7 +207,7 @@ def _load(
 
 
 def _unloadable(where: str, error: Exception) -> Exception:
-    """What a user is told of an error in `load_dataset`: the Hub's answer where that is behind."""
+    """Convert an error of `load_dataset`, to the Hub's response if that is the cause."""
     causes: list[BaseException] = [error]
     while cause := causes[-1].__cause__ or causes[-1].__context__:
         causes.append(cause)
@@ -219,7 +224,7 @@ def _unloadable(where: str, error: Exception) -> Exception:
 
 
 def _class_names(feature: Any) -> list[str] | None:
-    """The names that a ClassLabel has for its numbers."""
+    """Return the names of a ClassLabel, or None for other features."""
     names = getattr(feature, "names", None)
     return names and [name.strip() for name in names]
 
@@ -231,7 +236,7 @@ def _lacks_labels(table: pa.Table, column: str) -> bool:
 def _with_names(
     table: pa.Table, column: str, names: list[str] | None, place: str
 ) -> Iterator[pa.Table]:
-    """Pieces of `table` with the names of a ClassLabel in the stead of its numbers."""
+    """Yield `table` in chunks, with the numbers of a ClassLabel replaced by its names."""
     row = 0
     for batch in table.to_batches(ROWS):
         piece = pa.Table.from_batches([batch])
@@ -250,15 +255,15 @@ def _with_names(
 
 
 def is_official_backbone(name: str) -> bool:
-    """Whether the backbone asked for is the one that the embedded source stands in for."""
+    """Return whether the requested backbone is the one that the embedded source can replace."""
     return name in (BACKBONE, f"{BACKBONE}@{BACKBONE_REVISION}")
 
 
 def backbone(directory: Path, name: str = BACKBONE) -> dict[str, Any]:
-    """Fill `directory` with the encoder `name`, an id or id@revision; gives where it came from.
+    """Fill `directory` with the encoder `name` (id or id@revision) and return its provenance.
 
-    Raises InputError as `reviews`, for another architecture, and for a repository without
-    safetensors weights: pickled ones are never downloaded.
+    Raises InputError for an error response, a checksum mismatch, an unsupported architecture, and a
+    repository without safetensors weights; pickled weights are never downloaded.
     """
     repository, _, revision = name.partition("@")
     pinned = {}
@@ -279,7 +284,7 @@ def backbone(directory: Path, name: str = BACKBONE) -> dict[str, Any]:
 
 
 def _backbone_config(repository: str, revision: str) -> tuple[str, dict[str, Any]]:
-    """The commit that a revision stands for ("": the newest), and the config there."""
+    """Return the commit of a revision ("" for the newest) and the config at that commit."""
     try:
         validate_repo_id(repository)
     except HFValidationError:
@@ -290,12 +295,12 @@ def _backbone_config(repository: str, revision: str) -> tuple[str, dict[str, Any
     where = f"source hub: {repository} at revision {revision[:12] or 'main'}"
     with _told(where):
         path = Path(hf_hub_download(repository, encoders.CONFIG, revision=revision or None))
-    # The client keeps a file in a folder named as its commit, and finds it there offline too.
+    # The client's cache has one folder per commit, also offline.
     return path.parent.name, encoders.read_config(path, f"{where}: {encoders.CONFIG}")
 
 
 def _backbone_names(repository: str, commit: str, where: str) -> set[str]:
-    """The files at the root of a model's repository; offline, those in the local cache."""
+    """List the files at the root of a model repository, or offline those in the local cache."""
     with _told(where):
         try:
             return {file.path for file in HfApi().list_repo_tree(repository, revision=commit)}
@@ -338,7 +343,7 @@ def _download(
 
 @contextlib.contextmanager
 def _told(where: str) -> Iterator[None]:
-    """The client's errors as the line that a user sees."""
+    """Turn the client's errors into InputErrors."""
     try:
         yield
     except RemoteEntryNotFoundError as error:
@@ -346,7 +351,7 @@ def _told(where: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise _refused(where, error) from None
     except LocalEntryNotFoundError as error:
-        # The client's way to say that it neither has the file nor got it.
+        # The client raises this when a file is neither cached nor downloadable.
         if isinstance(error.__cause__, HfHubHTTPError):
             raise _refused(where, error.__cause__) from None
         reason = error.__cause__ or "not in the local cache"
@@ -354,12 +359,14 @@ def _told(where: str) -> Iterator[None]:
     except (ValueError, FileMetadataError) as error:
         raise InputError(f"{where}: {ENDPOINT} does not answer as a Hub does: {error}") from None
     except (httpx2.TransportError, OSError) as error:
-        raise InputError(f"{where}: the download broke off: {error}; run again to resume") from None
+        raise InputError(
+            f"{where}: the download was interrupted: {error}; run again to resume"
+        ) from None
 
 
 def _gated(where: str, error: HfHubHTTPError) -> InputError:
     return InputError(
-        f"{where}: the Hub answered {error.response.status_code}: it is gated: ask for access on "
+        f"{where}: the Hub answered {error.response.status_code}: it is gated: request access on "
         "its page, then log in (hf auth login) or set HF_TOKEN"
     )
 
@@ -381,7 +388,7 @@ def _verify(path: Path, expected: str, name: str) -> None:
     try:
         checksums.verify(checksums.of(path), expected, name)
     except InputError:
-        # Left in the client's cache it would be taken for good the next time.
+        # A file left in the client's cache would be used without a check the next time.
         path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise

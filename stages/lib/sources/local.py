@@ -1,4 +1,4 @@
-"""Local files: reviews in a folder or in one file, a folder with a backbone."""
+"""Local files as a source: reviews in a folder or a single file, and a folder with a backbone."""
 
 import re
 from collections.abc import Iterable
@@ -12,18 +12,18 @@ from stages.lib.reviews.splitting import Reviews, assemble
 from stages.lib.schema.params import Dataset
 from stages.lib.sources import checksums, encoders
 
-# One of a numbered set of files, as the Hub names them, at times with a hash behind.
+# The stem of one shard of a numbered set, as the Hub names them, sometimes with a hash at the end.
 SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)?")
 
 
 def is_given(path: Path) -> bool:
-    """Whether a user put data there: as the project comes, there is only a README.md."""
+    """Return whether the user has put data there; a fresh checkout has only a README.md."""
     names = {file.name for file in path.glob("*") if not file.name.startswith(".")}
     return names != {"README.md"}
 
 
 def reviews(dataset: Dataset) -> Reviews:
-    """The reviews of `dataset.path`, a folder with the files of each split, or one file.
+    """Return the reviews of `dataset.path`, a folder with the files of each split or a single file.
 
     Raises InputError that names the file at fault.
     """
@@ -55,10 +55,11 @@ def _single_file(path: Path) -> Path:
 
 
 def _split_files(directory: Path) -> dict[str, list[Path]]:
-    """The files of each split that is there, in order; train must be.
+    """Find the files of each split, in order. Validation and test may be missing.
 
-    A split is one file, a numbered set as the Hub names them (train-00000-of-00002.parquet), or a
-    folder of files.
+    A split is a single file, a numbered set as the Hub names them (train-00000-of-00002.parquet),
+    or a folder of files. Raises InputError when train or a shard is missing, and for ambiguous or
+    unknown files.
     """
     found: dict[str, dict[str, list[Path]]] = {}
     for path in _in_order(directory):
@@ -74,7 +75,7 @@ def _split_files(directory: Path) -> dict[str, list[Path]]:
     missing = [name for name in SPLITS if name not in splits]
     others = [name for name in splits if name not in SPLITS]
     if missing and others:
-        # A validation split by another name must not go unseen.
+        # A validation split under another name must not be ignored silently.
         file = splits[others[0]][0]
         raise InputError(
             f"dataset.path: {directory} has {file.relative_to(directory)} but no {missing[0]}: "
@@ -89,13 +90,13 @@ def _split_files(directory: Path) -> dict[str, list[Path]]:
 
 
 def _readable(path: Path) -> list[Path]:
-    """The file, or the files of a folder in order, of a format that can be read."""
+    """Return the file, or the files of a folder in order, that have a readable format."""
     paths = _in_order(path) if path.is_dir() else [path]
     return [path for path in paths if path.is_file() and path.suffix in READERS]
 
 
 def _in_order(directory: Path) -> list[Path]:
-    """What is in a directory, 2 before 10; not what is hidden."""
+    """List a directory without hidden entries, in natural order (2 before 10)."""
     return sorted(
         (path for path in directory.iterdir() if not path.name.startswith(".")),
         key=lambda path: [
@@ -106,7 +107,7 @@ def _in_order(directory: Path) -> list[Path]:
 
 
 def _check_whole(paths: list[Path]) -> None:
-    """Raise InputError where one of a numbered set is missing or there twice."""
+    """Raise InputError when a shard of a numbered set is missing or duplicated."""
     shards = [(path, SHARD.fullmatch(path.stem)) for path in paths]
     numbered = [(path, shard) for path, shard in shards if shard]
     if not numbered:
@@ -129,10 +130,10 @@ def _or(names: Iterable[str]) -> str:
 
 
 def backbone(source: Path, directory: Path) -> dict[str, Any]:
-    """Copy an encoder from `source` to `directory`; gives where it came from.
+    """Copy an encoder from `source` to `directory` and return its provenance.
 
-    Raises InputError for a directory without config, safetensors weights or tokenizer, and for
-    another architecture. Pickled weights are never read.
+    Raises InputError for a directory without config, safetensors weights or tokenizer, and for an
+    unsupported architecture. Pickled weights are never read.
     """
     if not source.is_dir():
         raise InputError(f"backbone.path: {source} is not a directory")

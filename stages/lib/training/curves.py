@@ -1,4 +1,4 @@
-"""Training curves, logged with DVCLive while the training runs."""
+"""Training curves, logged with DVCLive during training."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ from stages.lib.core.paths import CURVES
 
 GROWING = Path("tmp/curves")
 
-# The Trainer's names for what is drawn; its timings are left out, since they differ between runs.
+# The Trainer's names of the plotted values. Timings are omitted because they vary from run to run.
 _NAMES = {
     "loss": "train/loss",
     "learning_rate": "train/learning_rate",
@@ -24,10 +24,11 @@ _NAMES = {
 
 
 class Curves(TrainerCallback):
-    """Writes data/curves/<name>/plots/metrics/**.tsv, one row a logged step.
+    """A callback that writes data/curves/<name>/plots/metrics/**.tsv, one row per logged step.
 
-    While the training runs they grow in tmp/curves/<name>; at its end they appear whole. A resumed
-    training starts with the rows up to its checkpoint, which are in the Trainer's state.
+    During training, the files grow in tmp/curves/<name>; at the end, they are published all at
+    once. A resumed run first writes the rows up to its checkpoint, which are in the Trainer's
+    state.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,8 +1,9 @@
 """Dropout with cheaper random masks, for training on a CPU.
 
-PyTorch draws one number an element there, on one thread, which takes a fifth of a LoRA step. Here
-one 64-bit draw serves four elements, sixteen bits each: the same distribution to within 1 / 65536,
-from the same seeded generator, so that a run can be repeated and resumed as with PyTorch's own.
+On a CPU, PyTorch draws one random number per element on a single thread, which takes a fifth of a
+LoRA step. Here, one 64-bit number serves four elements with 16 bits each. The distribution is the
+same to within 1 / 65536, and the numbers come from the same seeded generator, so a run can be
+repeated and resumed as with PyTorch's dropout.
 """
 
 from typing import Any
@@ -17,14 +18,14 @@ ATTENTION = "sdpa_cheap_dropout"
 
 
 def dropout(x: torch.Tensor, p: float) -> torch.Tensor:
-    """`x` with each element zeroed with probability `p` and the others scaled by 1 / (1 - p)."""
+    """Zero each element of `x` with probability `p` and scale the others by 1 / (1 - p)."""
     draws = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     kept = draws.view(torch.int16)[: x.numel()] >= round(p * 2**16) - 2**15
     return x * kept.view(x.shape).to(x.dtype).mul_(1 / (1 - p))
 
 
 class Dropout(nn.Dropout):
-    """torch.nn.Dropout on tensors in the CPU's memory."""
+    """A replacement for torch.nn.Dropout, for tensors on the CPU."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         return dropout(input, self.p) if self.training and self.p > 0 else input
@@ -40,9 +41,9 @@ def attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot product attention.
+    """Compute scaled dot-product attention.
 
-    From [batch, heads, tokens, width] to [batch, tokens, heads, width].
+    Maps [batch, heads, tokens, width] to [batch, tokens, heads, width].
     """
     if dropout == 0:
         return sdpa_attention_forward(

@@ -1,4 +1,4 @@
-"""What finetune-full and the LoRA stages share: training on token ids, saving, scoring."""
+"""Training on token ids, saving and scoring, shared by finetune-full and the LoRA stages."""
 
 from collections.abc import Callable
 
@@ -21,9 +21,9 @@ def run(
 ) -> None:
     """Train, save and score the model of the stage `name`.
 
-    `adapt` turns the classifier into the model to train, where that is not the same; `common` has
-    the parameters seed and precision. Raises InputError for what the machine cannot do and when the
-    training diverges.
+    `adapt` turns the classifier into the model to train, by default the classifier itself. `common`
+    has the parameters seed and precision. Raises InputError when the device does not support the
+    precision and when training diverges.
     """
     chosen = precision.resolve(common.precision)
     splits = {split: tokens.load(split) for split in SPLITS}
@@ -51,7 +51,7 @@ def run(
         collate=tokens.Collator(model.config.pad_token_id),
     )
     results = {
-        # In float32, exactly as a user of the saved model would see them.
+        # Scores are computed in float32, as a user of the saved model would compute them.
         split: (splits[split].labels, classifier.probabilities(logits(split)))
         for split in ("validation", "test")
     }

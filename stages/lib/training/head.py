@@ -1,4 +1,4 @@
-"""The classification head as a model of its own, over cached [CLS] vectors."""
+"""The classification head as a separate model over cached [CLS] vectors."""
 
 import copy
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from stages.lib.training import classifier
 
 @dataclass(frozen=True)
 class Vectors(Dataset):
-    """One split: [CLS] vectors (float32 [reviews, dim]) and labels (int64 [reviews])."""
+    """A split: [CLS] vectors (float32 [reviews, dim]) and labels (int64 [reviews])."""
 
     cls: np.ndarray
     labels: np.ndarray
@@ -29,15 +29,15 @@ class Vectors(Dataset):
 
 
 def collate(rows: list[tuple[np.ndarray, int]]) -> dict[str, torch.Tensor]:
-    """A batch for `Head`."""
+    """Make a batch for `Head`."""
     cls, labels = zip(*rows, strict=True)
     return {"cls": torch.from_numpy(np.stack(cls)), "labels": torch.tensor(labels)}
 
 
 class Cached(nn.Module):
-    """In a backbone's place: texts of one token, whose hidden state is known.
+    """A stand-in for the backbone, for texts of one token whose hidden state is known.
 
-    Keeps the backbone's pooler, where it has one.
+    It keeps the backbone's pooler if there is one.
     """
 
     def __init__(self, pooler: nn.Module | None) -> None:
@@ -45,7 +45,7 @@ class Cached(nn.Module):
         self.pooler = pooler
 
     def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutput:
-        """The vectors [reviews, 1, dim] as they are."""
+        """Return the vectors [reviews, 1, dim] unchanged as hidden states."""
         if self.pooler is None:
             return BaseModelOutput(inputs_embeds)
         return BaseModelOutputWithPooling(inputs_embeds, self.pooler(inputs_embeds))
@@ -54,9 +54,9 @@ class Cached(nn.Module):
 class Head(nn.Module):
     """A sequence classifier of any family without its backbone.
 
-    What comes after the backbone is the classifier's own code and layers, not copies of them:
-    training the head trains the model that it was made from. A pooler that the backbone brought
-    along stays frozen as the rest of it.
+    The layers after the backbone are shared with the classifier, not copied: training the head
+    trains the model that it was made from. A pooler from the backbone's weights stays frozen like
+    the rest of the backbone.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -68,13 +68,13 @@ class Head(nn.Module):
         self.classifier._modules = model._modules | {model.base_model_prefix: Cached(pooler)}
 
     def forward(self, cls: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Logits [reviews, labels] of [CLS] vectors [reviews, dim]."""
+        """Compute logits [reviews, labels] from [CLS] vectors [reviews, dim]."""
         return {"logits": self.classifier(inputs_embeds=cls[:, None]).logits}
 
 
 @torch.inference_mode()
 def logits(head: Head, split: Vectors) -> np.ndarray:
-    """Float32 [reviews, labels]."""
+    """Compute the logits of a split, float32 [reviews, labels]."""
     head.eval()
     device = next(head.parameters()).device
     return head(torch.from_numpy(split.cls).to(device))["logits"].cpu().numpy()

@@ -1,4 +1,4 @@
-"""A few steps of full training, to see what a precision costs."""
+"""A benchmark of a few steps of full fine-tuning, to measure the costs of a precision."""
 
 import itertools
 import time
@@ -19,10 +19,10 @@ LR = 5e-5
 
 
 def measure(chosen: str, seed: int) -> dict[str, float]:
-    """Reviews a second, and the peak memory in MB of this process (on CUDA, of the GPU).
+    """Measure reviews per second and the peak memory in MB of this process (on CUDA, of the GPU).
 
-    `chosen` is fp32, bf16 or fp16; at 16 bit the weights stay in float32 and are computed with
-    under autocast, as the Trainer does it.
+    `chosen` is fp32, bf16 or fp16. At 16 bit, the weights stay in float32 and the computation runs
+    under autocast, as in the Trainer.
     """
     device = precision.device()
     train = tokens.load("train")
@@ -58,7 +58,7 @@ def measure(chosen: str, seed: int) -> dict[str, float]:
 
 
 def _first_batches(train: tokens.Tokens, seed: int) -> list[list[int]]:
-    """Row indices of those that training has first."""
+    """Return the row indices of the first batches of training."""
     sampler = batches.LengthGrouped(train.lengths, BATCH, seed)
 
     def epochs() -> Iterator[list[int]]:

@@ -1,8 +1,8 @@
-"""Training a classifier through the Trainer: batches by length, curves, checkpoints to resume from,
+"""Training a classifier with the Trainer: batches by length, curves, checkpoints to resume from,
 and the best epoch by validation accuracy at the end.
 
-Several processes share each batch of `batch_size` reviews and average their gradients, so that the
-batches, their order and the schedule are those of one process.
+Several processes share each batch of `batch_size` reviews and average their gradients, so the
+batches, their order and the schedule are the same as with one process.
 """
 
 import math
@@ -28,17 +28,17 @@ from stages.lib.scores import scoring
 from stages.lib.training import checkpoints
 from stages.lib.training.curves import Curves
 
-# The label of a review that counts for nothing, to the Trainer and to PyTorch.
+# The label of a review that the Trainer and PyTorch ignore in the loss.
 IGNORED = -100
 
 
 class BatchTrainer(Trainer):
-    """A Trainer on this process's share of whole batches, which `score` evaluates."""
+    """A Trainer that trains on this process's share of each batch and evaluates with `score`."""
 
     def __init__(
         self, *, share: batches.Share, score: Callable[[], dict[str, float]], **kwargs: Any
     ) -> None:
-        # A data set to evaluate on is not used, but the Trainer insists on one.
+        # The Trainer requires an evaluation dataset, although `evaluate` does not use it.
         super().__init__(compute_loss_func=_loss, eval_dataset=(), **kwargs)
         self._share, self._score = share, score
 
@@ -48,10 +48,10 @@ class BatchTrainer(Trainer):
             batch_sampler=self._share,
             collate_fn=self._collate,
             pin_memory=self.args.dataloader_pin_memory,
-            # Of its own: drawing from the global one would shift dropout.
+            # Drawing from the global generator would change the dropout masks.
             generator=torch.Generator(),
         )
-        # Not accelerator.prepare, which would take a share of the share.
+        # accelerator.prepare would divide this process's share again.
         return prepare_data_loader(
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
@@ -59,7 +59,7 @@ class BatchTrainer(Trainer):
     def _collate(self, rows: list[Any]) -> dict[str, torch.Tensor]:
         batch = self.data_collator(rows or [self.train_dataset[0]])
         if not rows:
-            # A process without a share of a small batch takes part in the step all the same.
+            # A process without rows in a small batch still has to take part in the step.
             batch["labels"].fill_(IGNORED)
         return batch
 
@@ -73,13 +73,13 @@ class BatchTrainer(Trainer):
 
 
 def _loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor) -> torch.Tensor:
-    """The process's part of the mean over the batch; the Trainer adds the parts of all."""
+    """Compute this process's part of the mean over the batch; the Trainer adds all parts."""
     total = cross_entropy(outputs["logits"], labels, ignore_index=IGNORED, reduction="sum")
     return total / num_items_in_batch
 
 
 class StopOnDivergence(transformers.TrainerCallback):
-    """Ends the stage when the loss is no longer a number, before a broken model is scored."""
+    """A callback that stops the stage when the loss is not finite, before the model is scored."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         for key in ("loss", "eval_loss"):
@@ -91,7 +91,7 @@ class StopOnDivergence(transformers.TrainerCallback):
 
 
 class Progress(ProgressCallback):
-    """A bar with the loss on a terminal, and everywhere one line an epoch."""
+    """A progress bar with the loss on a terminal, and one line per epoch everywhere."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in logs:
@@ -107,7 +107,7 @@ class Progress(ProgressCallback):
 
 
 class Clock(transformers.TrainerCallback, ExportableState):
-    """Seconds of training, those before the checkpoint that it was resumed from included."""
+    """A clock for the seconds of training, including those before the resumed checkpoint."""
 
     def __init__(self) -> None:
         self._before = 0.0
@@ -139,14 +139,16 @@ def train(
     inputs: list[Path],
     collate: Callable[[list[Any]], dict[str, torch.Tensor]],
 ) -> float:
-    """Train `model` in place, to its best epoch by validation accuracy; gives the seconds it took.
+    """Train `model` in place, keep the best epoch by validation accuracy, and return the seconds.
 
-    `model` takes the batches that `collate` makes of `rows`, which have so many tokens (`lengths`),
-    and gives logits [rows, labels]. `logits` gives those of the validation reviews, whose true
-    labels are `labels`. `chosen` is a precision as `precision.resolve` gives it. Goes on from the
-    last checkpoint of a killed run with the same code, settings, seed, number of processes and
-    `inputs` (files or directories); who saves the model calls `checkpoints.remove` afterwards.
-    Writes the curves of data/curves/<name>. Raises InputError when the loss is no longer a number.
+    `model` takes the batches that `collate` makes from `rows` and returns logits [rows, labels];
+    `lengths` are the numbers of tokens of the rows. `logits` returns the logits of the validation
+    reviews, and `labels` are their true labels. `chosen` is a precision from `precision.resolve`.
+
+    Training resumes from the last checkpoint of a killed run with the same code, settings, seed,
+    device type, number of threads and processes, and `inputs` (files or directories). The caller
+    must call `checkpoints.remove` after saving the model. The curves are written to
+    data/curves/<name>. Raises InputError when the loss is not finite.
     """
     here = processes.state()
     device, count = precision.device(), here.num_processes
@@ -155,7 +157,7 @@ def train(
     def prepare() -> tuple[Path, str | None]:
         directory = checkpoints.directory(name, inputs, [settings, seed, chosen, *machine])
         if checkpoint := checkpoints.last(directory, count):
-            print(f"going on from {checkpoint}", file=sys.stderr)
+            print(f"resuming from {checkpoint}", file=sys.stderr)
         return directory, checkpoint
 
     directory, checkpoint = processes.from_main(prepare)
@@ -178,20 +180,20 @@ def train(
         save_total_limit=1,
         load_best_model_at_end=True,
         metric_for_best_model="accuracy",
-        # Ten points an epoch: enough for a curve.
+        # Ten points per epoch are enough for a curve.
         logging_steps=max(1, len(whole) // 10),
         logging_nan_inf_filter=False,
         report_to="none",
-        # Progress, above, instead of the Trainer's own bar.
+        # Progress, above, replaces the Trainer's own bar.
         disable_tqdm=True,
         dataloader_pin_memory=device.type == "cuda",
-        # What is trained is used in every step.
+        # Every trainable parameter is used in every step.
         ddp_find_unused_parameters=False,
     )
-    # One GPU a process: with several the Trainer would fall back to DataParallel, without mixed
+    # With several GPUs per process, the Trainer would fall back to DataParallel, without mixed
     # precision.
     arguments._n_gpu = min(arguments.n_gpu, 1)
-    # As params.yaml has it, whatever a configuration of Accelerate says.
+    # The precision in params.yaml overrides a configuration file of Accelerate.
     arguments.mixed_precision = "no" if chosen == "fp32" else chosen
     clock = Clock()
     shown = [Progress(), Curves(name)] if here.is_main_process else []
@@ -206,17 +208,17 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     if not here.is_main_process:
-        # Other dropout masks than those of the main process, whose seed the Trainer has set.
+        # The Trainer has set the same seed everywhere, but dropout masks must differ by process.
         torch.manual_seed(int(np.random.SeedSequence([seed, here.process_index]).generate_state(1)))
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds = clock.seconds
-    # Accelerate has wrapped the forward pass into autocast; who loads the saved model has it bare.
+    # Accelerate has wrapped the forward pass in autocast, which a loaded model does not have.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return seconds
 
 
 def _scores(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Scores, and the mean loss over reviews."""
+    """Compute the scores and the mean loss over reviews."""
     loss = cross_entropy(torch.tensor(logits), torch.tensor(labels))
     scores = scoring.scores(labels, logits.argmax(-1), classes=logits.shape[-1])
     return scores | {"loss": loss.item()}

@@ -1,4 +1,4 @@
-"""Own the [CLS] vectors on disk, and the linear SVM on them, in memory or out of it.
+"""The [CLS] vectors on disk, and the linear SVM on them, trained in memory or out of core.
 
-It imports core.
+This package imports core.
 """

@@ -1,12 +1,13 @@
-"""The linear SVM of vectors that do not fit into memory.
+"""Training the linear SVM on vectors that do not fit into memory.
 
-What LinearSVC minimizes (L2 penalty of weights and intercept, squared hinge, one against the rest
-where there are more labels than two) is smooth, so L-BFGS finds the same minimum from sums over
-blocks of rows that are read again in each pass. All values of C are fitted in the same passes.
+The objective of LinearSVC (L2 penalty on weights and intercept, squared hinge loss, one-vs-rest
+for more than two labels) is smooth, so L-BFGS finds the same minimum from sums over blocks of rows,
+which are read again in each pass. All values of C are fitted in the same passes.
 
-Stochastic gradients (SGDClassifier) were tried: their result depends on the order of the rows, and
-with the squared hinge they end far from the minimum, as [CLS] vectors are badly conditioned.
-Here the inverse root of the Hessian at zero conditions them: tens of passes become a dozen.
+Stochastic gradient descent (SGDClassifier) was tried: its result depends on the order of the rows,
+and with the squared hinge loss it ends far from the minimum, because [CLS] vectors are
+ill-conditioned. Here, the inverse square root of the Hessian at zero serves as a preconditioner,
+which reduces tens of passes to a dozen.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,11 +16,12 @@ import numpy as np
 from scipy.optimize import minimize
 from sklearn.preprocessing import StandardScaler
 
-# Vectors (float32 [rows, dim]) and labels (int64 [rows]) of some rows after another, from the start
-# each time it is called.
+# A function that iterates over blocks of vectors (float32 [rows, dim]) and labels (int64 [rows]),
+# from the start at each call.
 Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
-# Of the sum over all problems, between two iterations: beyond it float32 has nothing more to say.
+# Relative change of the summed objective between two iterations. Smaller changes are below the
+# precision of float32.
 TOLERANCE = 1e-7
 MOST_ITERATIONS = 100
 
@@ -27,8 +29,11 @@ MOST_ITERATIONS = 100
 def fit(
     blocks: Blocks, values: Sequence[float], labels: int
 ) -> tuple[StandardScaler, list[tuple[np.ndarray, np.ndarray]]]:
-    """The standardization, and for each value of C hyperplanes as LinearSVC has them: weights
-    (float64 [1 or labels, dim], of standardized vectors) and intercepts."""
+    """Fit the standardization, and for each value of C the hyperplanes in LinearSVC's format.
+
+    Hyperplanes are weights for standardized vectors (float64 [1 or labels, dim]) and intercepts
+    (float64 [1 or labels]).
+    """
     scaler = StandardScaler()
     for vectors, _ in blocks():
         scaler.partial_fit(vectors)
@@ -45,7 +50,7 @@ def fit(
 
     gram = sum((rows.T @ rows).astype(np.float64) for rows, _ in standardized()) / count
     moments, axes = np.linalg.eigh(gram)
-    # One column for each value of C and plane.
+    # There is one column for each pair of a value of C and a hyperplane.
     stretch = 1 / np.sqrt(2 * np.maximum(moments, 0)[:, None] + penalty)
 
     def objective(point: np.ndarray) -> tuple[float, np.ndarray]:
@@ -70,7 +75,10 @@ def fit(
 
 
 def _sides(numbers: np.ndarray, labels: int) -> np.ndarray:
-    """1 where a row belongs to the label of the plane, else -1: float32 [rows, planes]."""
+    """Return 1 where a row has the label of a hyperplane and -1 elsewhere: float32 [rows, planes].
+
+    With two labels, the single hyperplane is that of the second.
+    """
     if labels == 2:
         return (2 * numbers[:, None] - 1).astype(np.float32)
     return (2 * (numbers[:, None] == np.arange(labels)) - 1).astype(np.float32)

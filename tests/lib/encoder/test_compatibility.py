@@ -95,7 +95,7 @@ def test_missing_weights_are_named_without_a_report_of_the_library(directory, ca
 def test_truncated_weights_are_refused(directory):
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    assert line(directory).startswith("mine/model.safetensors: not whole safetensors: ")
+    assert line(directory).startswith("mine/model.safetensors: not a complete safetensors file: ")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": "1.0", "added', b"\xff{}"])

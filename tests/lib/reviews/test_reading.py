@@ -156,7 +156,7 @@ ROW = '{"text": "a", "label": 1}\n'
             ROW + '{"text": "b", "label": 0.5}',
             "row 2: label is 0.5, expected an integer, text, true or false",
         ),
-        (ROW + '{"text": "b", "label": 1, "text": "c"}', "row 2: the key 'text' is there twice"),
+        (ROW + '{"text": "b", "label": 1, "text": "c"}', "row 2: duplicate key 'text'"),
         (ROW + "[1]", "row 2: not an object such as {'text': ..., 'label': ...}"),
         (ROW + '{"text": "b', "row 2: not JSON: Unterminated string starting at"),
         (ROW.encode() + b'{"text": "\xff", "label": 0}', "row 2: not UTF-8"),
