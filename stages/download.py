@@ -114,6 +114,8 @@ def _place(backbone: Backbone, provenance: dict[str, Any]) -> str:
 
 def main() -> None:
     p = params.load("source", "dataset", "backbone")
+    local.check_copied(Path(p.dataset.path), "dataset.path")
+    local.check_copied(Path(p.backbone.path), "backbone.path")
     particular = only_on_the_hub(p.dataset, p.backbone)
     splits, labels, reviews_from = get_reviews(p.dataset, p.source, particular)
     for key in ("split", "unlabelled"):

@@ -3,8 +3,8 @@
     make matrix
 
 Quick tests are those of the rooms, which train no model and run no stage through DVC; those of the
-Hub start a process each and are left out. In a folder whose name has spaces and non-ASCII letters, a
-miniature pipeline runs as well.
+Hub start a process each and are left out. In a folder whose name has spaces and non-ASCII letters,
+a miniature pipeline runs as well.
 """
 
 import os

@@ -12,6 +12,7 @@ import statistics
 import time
 
 import pytest
+from conftest import write_reviews
 
 
 def wait_for_the_queue(project, failing):
@@ -97,3 +98,30 @@ def test_another_machine_takes_a_share(swept):
     swept.dvc("exp", "pull", "origin")
     (row,) = json.loads(swept.run("python", "-m", "commands.seeds", "--json").stdout)
     assert (row["model"], row["seeds"]) == ("svm", 3)
+
+
+def test_a_queued_run_does_not_replace_untracked_reviews_by_the_public_ones(ran, tmp_path):
+    project = ran.copy(tmp_path / "project")
+    project.set(dataset__path="local/reviews")
+    project.git("commit", "--quiet", "--all", "--message", "own reviews")
+    write_reviews(project.path / "local/reviews")
+    project.dvc("exp", "run", "--queue", "download")
+    project.dvc("queue", "start")
+    wait_for_the_queue(project, failing=1)
+    (failed,) = tasks(project, "Failed")
+    log = project.dvc("queue", "logs", failed).stdout
+    assert "error: download: dataset.path: local/reviews has data in your workspace" in log
+    assert "'dvc add local/reviews/*'" in log
+
+    # As the line says.
+    files = [f"local/reviews/{split}.csv" for split in ("train", "validation", "test")]
+    project.dvc("add", *files)
+    project.git("add", "local")
+    project.git("commit", "--quiet", "--message", "tracked")
+    project.dvc("queue", "remove", "--all")
+    project.dvc("exp", "run", "--queue", "download")
+    project.dvc("queue", "start")
+    wait_for_the_queue(project, failing=0)
+    (done,) = tasks(project, "Success")
+    project.dvc("exp", "apply", done)
+    assert project.read("metrics/download.json")["reviews"]["source"] == "local"

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -26,11 +27,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _flush(aside)
         if aside.is_dir() and path.is_dir():
             old = aside.with_suffix(".old.part")
-            path.rename(old)
             try:
+                path.rename(old)
                 aside.rename(path)
             except BaseException:
-                old.rename(path)
+                # An interrupt can come after either of the two.
+                if old.exists():
+                    if path.exists():
+                        path.rename(aside)
+                    old.rename(path)
                 raise
             _remove(old)
         else:
@@ -61,8 +66,10 @@ def write_json(path: str | Path, content: Any) -> None:
 
 def _sweep(path: Path) -> None:
     # Otherwise the temporary files of a killed run would stay forever.
-    for stale in path.parent.glob(f".{path.name}.*.part"):
-        _remove(stale)
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(\.old)?\.part")
+    for stale in list(path.parent.iterdir()):
+        if pattern.fullmatch(stale.name):
+            _remove(stale)
 
 
 def _remove(path: Path) -> None:

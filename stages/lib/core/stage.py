@@ -62,7 +62,7 @@ class _Terminated(BaseException):
 
 def run(main: Callable[[], None]) -> None:
     """Run `main`, the entry point of a stage, and handle its errors."""
-    signal.signal(signal.SIGTERM, _terminate)
+    _handle(_terminate)
     try:
         try:
             if PROCESSES > 1 or "DVC_STAGE" in os.environ:
@@ -74,16 +74,17 @@ def run(main: Callable[[], None]) -> None:
                 )
             declarations.check_libraries()
             main()
-            # All outputs are written, so a SIGTERM from here on interrupts nothing.
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            # All outputs are written, so a signal from here on interrupts nothing.
+            _handle(signal.SIG_DFL)
             if PROCESSES > 1:
                 # PyTorch's threads sometimes abort the interpreter during shutdown.
                 sys.stderr.flush()
                 sys.stdout.flush()
                 os._exit(0)
         except BaseException:
-            # The launcher may terminate this process before the outputs are restored.
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            # The launcher, or an impatient user, may send a signal before the outputs are restored.
+            _handle(signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
             if IS_MAIN:
                 _put_back()
             raise
@@ -103,6 +104,14 @@ def run(main: Callable[[], None]) -> None:
             raise
         where = f"{error.filename}: " if getattr(error, "filename", None) else ""
         _stop(f"{where}{os.strerror(number).lower()}; the previous outputs are unchanged")
+
+
+def _handle(handler: Any) -> None:
+    """Set what SIGTERM and SIGHUP (a closed terminal) do, except where nohup ignores the latter."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def _terminate(*_: Any) -> None:

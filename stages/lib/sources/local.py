@@ -22,6 +22,26 @@ def is_given(path: Path) -> bool:
     return names != {"README.md"}
 
 
+def check_copied(path: Path, parameter: str) -> None:
+    """Raise InputError in an experiment's copy of a workspace that has data at `path` when the copy
+    has none there.
+
+    DVC runs queued experiments in a folder below .dvc/tmp/exps, which has only what git tracks. The
+    user's untracked data would silently be replaced by public data.
+    """
+    copies = Path(".dvc/tmp/exps").parts
+    parts = Path.cwd().parts
+    for end in range(len(parts) - len(copies)):
+        if parts[end : end + len(copies)] == copies:
+            original = Path(*parts[:end]) / path
+            if original.exists() and is_given(original) and not (path.exists() and is_given(path)):
+                raise InputError(
+                    f"{parameter}: {path} has data in your workspace that git does not track, so "
+                    f"this experiment would not use them: track them ('dvc add {path}/*', then "
+                    "'git add' and 'git commit'), or name them by an absolute path"
+                )
+
+
 def reviews(dataset: Dataset) -> Reviews:
     """Return the reviews of `dataset.path`, a folder with the files of each split or a single file.
 
