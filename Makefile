@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test matrix lint audit soak bench format lock clean
+.PHONY: help setup repro test matrix mutants lint audit soak bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ test: $(VENV)/dev.done ## run all tests, and what depends on the precision in th
 
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
+
+mutants: $(VENV)/dev.done ## change the code that keeps outputs, spot by spot: tests must notice
+	python tests/mutants.py $(ARGS)
 
 lint: $(VENV)/dev.done ## check style, format and security
 	ruff check .
