@@ -90,93 +90,6 @@ def wait_for(path, process):
         time.sleep(0.01)
 
 
-# A stage that DVC runs, and that is half-way when something happens.
-
-
-@pytest.mark.parametrize(
-    ("sent", "said", "status"),
-    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)],
-)
-def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status):
-    """SIGINT as a terminal sends it, to DVC and all it has started; SIGTERM to the stage."""
-    (written / "accident.py").write_text(
-        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(60)"
-    )
-    dvc = start(written, "dvc", "repro", "--force", "--single-item", "write")
-    wait_for(written / "process", dvc)
-    assert content(written) != FILES
-    if sent == signal.SIGINT:
-        os.killpg(dvc.pid, sent)
-    else:
-        os.kill(int((written / "process").read_text()), sent)
-    _, stderr = dvc.communicate(timeout=60)
-    assert [line for line in stderr.splitlines() if line.startswith(("error", "warning"))] == [
-        f"error: write: {said}; {AGAIN}"
-    ]
-    assert f"exited with {status}" in stderr
-    assert content(written) == FILES
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (InputError("a mistake,\n  in two lines"), "error: write: a mistake, in two lines\n"),
-        (OSError(errno.ENOSPC, ""), f"error: write: no space left on device; {AS_IT_WAS}\n"),
-    ],
-)
-def test_after_an_error_outputs_come_back(removed, capsys, error, line):
-    assert ended(capsys, fail(error)) == (1, line)
-    assert content(removed) == FILES
-
-
-def test_a_bug_keeps_its_traceback_and_outputs_come_back(removed, capsys):
-    with pytest.raises(ZeroDivisionError):
-        stage.run(lambda: 1 / 0)
-    assert capsys.readouterr().err == ""
-    assert content(removed) == FILES
-
-
-def test_other_libraries_than_declared_are_refused_before_anything_runs(removed, capsys):
-    text = (removed / "dvc.yaml").read_text()
-    declared = text.replace(
-        "    outs: [folder", "    params: [libraries.yaml: [dvc]]\n    outs: [folder"
-    )
-    (removed / "dvc.yaml").write_text(declared)
-    (removed / "libraries.yaml").write_text("dvc: 0.0.0\n")
-    status, said = ended(capsys, lambda: pytest.fail("it ran"))
-    assert status == 1
-    assert said.startswith("error: write: libraries.yaml: dvc: 0.0.0 is pinned but ")
-    assert content(removed) == FILES
-
-
-def test_a_success_puts_nothing_back(removed):
-    stage.run(lambda: (removed / "file.txt").write_text("new"))
-    assert content(removed) == {"file.txt": "new"}
-
-
-def test_a_termination_while_outputs_are_put_back_does_not_stop_that(removed, capsys, monkeypatch):
-    """A launcher ends the others as soon as one has failed."""
-    restore = restoring.restore_running_stage
-
-    def slow():
-        os.kill(os.getpid(), signal.SIGTERM)
-        restore()
-
-    monkeypatch.setattr(restoring, "restore_running_stage", slow)
-    assert ended(capsys, fail(InputError("a mistake"))) == (1, "error: write: a mistake\n")
-    assert content(removed) == FILES
-
-
-def test_what_cannot_be_put_back_is_a_warning_beside_the_error(removed, capsys):
-    (removed / "dvc.lock").write_text("not a lock")
-    status, said = ended(capsys, fail(InputError("a mistake")))
-    assert status == 1
-    warning, error = said.strip().rsplit("\n", 1)
-    assert warning.startswith("warning: outputs could not be put back (")
-    assert warning.endswith("): python -m commands.restore")
-    assert error == "error: write: a mistake"
-
-
 # What is said.
 
 
@@ -285,12 +198,6 @@ def test_a_termination_of_one_is_said_as_the_death_of_any(two, capsys):
     assert ended(capsys, lambda: os.kill(os.getpid(), signal.SIGTERM)) == (143, LOST)
 
 
-def test_another_process_than_the_main_one_puts_nothing_back(removed, two, capsys, monkeypatch):
-    monkeypatch.setattr(stage, "IS_MAIN", False)
-    ended(capsys, fail(InputError("a mistake")))
-    assert content(removed) == {}
-
-
 def test_the_first_of_a_launch_says_why_and_the_others_end_without_a_word(two, capsys):
     mistake = fail(InputError("a mistake"))
     two("launch-1", "0")
@@ -391,3 +298,96 @@ def test_who_a_process_is_and_whether_it_shows_bars(tmp_path, terminal, environm
     os.close(ours)
     os.close(theirs)
     assert (tmp_path / "told").read_text() == told
+
+
+# A stage that DVC runs, and that is half-way when something happens.
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a mistake,\n  in two lines"), "error: write: a mistake, in two lines\n"),
+        (OSError(errno.ENOSPC, ""), f"error: write: no space left on device; {AS_IT_WAS}\n"),
+    ],
+)
+def test_after_an_error_outputs_come_back(removed, capsys, error, line):
+    assert ended(capsys, fail(error)) == (1, line)
+    assert content(removed) == FILES
+
+
+def test_a_bug_keeps_its_traceback_and_outputs_come_back(removed, capsys):
+    with pytest.raises(ZeroDivisionError):
+        stage.run(lambda: 1 / 0)
+    assert capsys.readouterr().err == ""
+    assert content(removed) == FILES
+
+
+def test_other_libraries_than_declared_are_refused_before_anything_runs(removed, capsys):
+    text = (removed / "dvc.yaml").read_text()
+    declared = text.replace(
+        "    outs: [folder", "    params: [libraries.yaml: [dvc]]\n    outs: [folder"
+    )
+    (removed / "dvc.yaml").write_text(declared)
+    (removed / "libraries.yaml").write_text("dvc: 0.0.0\n")
+    status, said = ended(capsys, lambda: pytest.fail("it ran"))
+    assert status == 1
+    assert said.startswith("error: write: libraries.yaml: dvc: 0.0.0 is pinned but ")
+    assert content(removed) == FILES
+
+
+def test_a_success_puts_nothing_back(removed):
+    stage.run(lambda: (removed / "file.txt").write_text("new"))
+    assert content(removed) == {"file.txt": "new"}
+
+
+def test_a_termination_while_outputs_are_put_back_does_not_stop_that(removed, capsys, monkeypatch):
+    """A launcher ends the others as soon as one has failed."""
+    restore = restoring.restore_running_stage
+
+    def slow():
+        os.kill(os.getpid(), signal.SIGTERM)
+        restore()
+
+    monkeypatch.setattr(restoring, "restore_running_stage", slow)
+    assert ended(capsys, fail(InputError("a mistake"))) == (1, "error: write: a mistake\n")
+    assert content(removed) == FILES
+
+
+def test_what_cannot_be_put_back_is_a_warning_beside_the_error(removed, capsys):
+    (removed / "dvc.lock").write_text("not a lock")
+    status, said = ended(capsys, fail(InputError("a mistake")))
+    assert status == 1
+    warning, error = said.strip().rsplit("\n", 1)
+    assert warning.startswith("warning: outputs could not be put back (")
+    assert warning.endswith("): python -m commands.restore")
+    assert error == "error: write: a mistake"
+
+
+def test_another_process_than_the_main_one_puts_nothing_back(removed, two, capsys, monkeypatch):
+    monkeypatch.setattr(stage, "IS_MAIN", False)
+    ended(capsys, fail(InputError("a mistake")))
+    assert content(removed) == {}
+
+
+@pytest.mark.parametrize(
+    ("sent", "said", "status"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)],
+)
+def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status):
+    """SIGINT as a terminal sends it, to DVC and all it has started; SIGTERM to the stage."""
+    (written / "accident.py").write_text(
+        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
+    dvc = start(written, "dvc", "repro", "--force", "--single-item", "write")
+    wait_for(written / "process", dvc)
+    assert content(written) != FILES
+    if sent == signal.SIGINT:
+        os.killpg(dvc.pid, sent)
+    else:
+        os.kill(int((written / "process").read_text()), sent)
+    _, stderr = dvc.communicate(timeout=60)
+    assert [line for line in stderr.splitlines() if line.startswith(("error", "warning"))] == [
+        f"error: write: {said}; {AGAIN}"
+    ]
+    assert f"exited with {status}" in stderr
+    assert content(written) == FILES
