@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT
 from workspace import FILES, content, remove, start
 
-from stages.lib.core import restoring, stage
+from stages.lib.core import declarations, restoring, stage
 from stages.lib.core.errors import InputError
 
 AGAIN = "run the same command again to go on"
@@ -32,7 +32,10 @@ def removed(written, monkeypatch):
     """A workspace in which DVC has removed the outputs of `write` and starts its command."""
     remove(written)
     monkeypatch.setenv("DVC_STAGE", "write")
-    return written
+    # A process runs one stage, but that of the tests several.
+    declarations._declared.cache_clear()
+    yield written
+    declarations._declared.cache_clear()
 
 
 @pytest.fixture
