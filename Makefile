@@ -10,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-engines matrix lint audit soak bench format lock clean
+.PHONY: help setup repro test test-engines matrix mutants lint audit soak bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data
 
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
+
+mutants: $(VENV)/dev.done ## change the code that keeps outputs, spot by spot: tests must notice
+	python tests/mutants.py $(ARGS)
 
 lint: $(VENV)/actionlint.done ## check style, format, security and the workflow
 	ruff check .

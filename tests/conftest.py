@@ -221,3 +221,20 @@ def embedded(tmp_path_factory) -> Project:
 def after(ran, tmp_path) -> Project:
     """A copy of `ran` that a test may change."""
     return ran.copy(tmp_path / "after")
+
+
+@pytest.fixture(scope="session")
+def _workspace(tmp_path_factory) -> Path:
+    import workspace
+
+    directory = tmp_path_factory.mktemp("workspace") / "made"
+    workspace.make(directory)
+    return directory
+
+
+@pytest.fixture
+def written(_workspace, tmp_path, monkeypatch) -> Path:
+    """A workspace of one's own whose one small stage has run; it is the working directory."""
+    directory = shutil.copytree(_workspace, tmp_path / "workspace", symlinks=True)
+    monkeypatch.chdir(directory)
+    return directory

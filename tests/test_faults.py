@@ -255,60 +255,6 @@ def test_a_report_that_fails_keeps_the_one_before(after):
     assert {path: path.read_bytes() for path in after.path.glob("metrics/report/*")} == before
 
 
-def test_an_interrupt_is_one_line_and_keeps_outputs(after):
-    before = snapshot(after)
-    code = "from stages.lib.core import stage\ndef main(): raise KeyboardInterrupt\nstage.run(main)"
-    done = after.run("python", "-c", code, check=False)
-    assert done.returncode == 130
-    assert done.stderr == "error: interrupted; run the same command again to continue\n"
-    assert snapshot(after) == before
-
-
-def test_a_termination_is_one_line_and_keeps_outputs(after):
-    before = snapshot(after)
-    code = "import os\nfrom stages.lib.core import stage\n"
-    code += "def main(): os.kill(os.getpid(), 15)\nstage.run(main)"
-    done = after.run("python", "-c", code, check=False)
-    assert done.returncode == 128 + 15
-    assert done.stderr == "error: terminated; run the same command again to continue\n"
-    assert snapshot(after) == before
-
-
-def test_a_termination_after_the_end_of_a_stage_is_no_traceback(after):
-    code = "import os\nfrom stages.lib.core import stage\n"
-    code += "stage.run(lambda: None)\nos.kill(os.getpid(), 15)"
-    done = after.run("python", "-c", code, check=False)
-    assert done.returncode == -15
-    assert done.stderr == ""
-
-
-def test_a_number_of_processes_that_is_none_is_named(after):
-    done = after.run("python", "-m", "stages.report", check=False, WORLD_SIZE="abc")
-    (line,) = error_lines(done)
-    assert line.startswith("error: environment variable WORLD_SIZE: 'abc' is wrong: ")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        "MemoryError()",
-        'RuntimeError("[enforce fail] DefaultCPUAllocator: can\'t allocate memory")',
-    ],
-)
-def test_too_little_memory_is_one_line(after, error):
-    code = f"from stages.lib.core import stage\ndef main(): raise {error}\nstage.run(main)"
-    (line,) = error_lines(after.run("python", "-c", code, check=False))
-    assert line == "error: cannot allocate memory; the previous outputs are unchanged"
-
-
-def test_a_bug_keeps_its_traceback(after):
-    code = "from stages.lib.core import stage\ndef main(): 1 / 0\nstage.run(main)"
-    done = after.run("python", "-c", code, check=False)
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
-    assert "ZeroDivisionError" in done.stderr
-
-
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 @pytest.mark.parametrize(
     ("stage", "file"),

@@ -1,6 +1,401 @@
-"""stages.lib.core.stage: what is printed."""
+"""stages.lib.core.stage: however a stage ends, it says why, and its outputs are as they were."""
 
+import errno
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+from workspace import FILES, content, remove, start
+
+from stages.lib.core import declarations, restoring, stage
+from stages.lib.core.errors import InputError
+
+AGAIN = "run the same command again to continue"
+AS_IT_WAS = "the previous outputs are unchanged"
+LOST = f"error: one of the 2 processes died or was told to end; {AGAIN}\n"
+
+
+@pytest.fixture(autouse=True)
+def _signals():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def removed(written, monkeypatch):
+    """A workspace in which DVC has removed the outputs of `write` and starts its command."""
+    remove(written)
+    monkeypatch.setenv("DVC_STAGE", "write")
+    # A process runs one stage, but that of the tests several.
+    declarations._declared.cache_clear()
+    yield written
+    declarations._declared.cache_clear()
+
+
+@pytest.fixture
+def two(monkeypatch, tmp_path):
+    """Two processes, of which this is the main one; gives what tells where another one is."""
+    monkeypatch.setattr(stage, "PROCESSES", 2)
+    monkeypatch.setattr(stage, "_end_with_the_parent", lambda: None)
+    # Which would end the tests, as if all had passed.
+    monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it ended as if all were well"))
+
+    def be(launch, process):
+        file = tmp_path / launch / process / "error.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+
+    return be
+
+
+def fail(error, cause=None, context=None):
+    def main():
+        try:
+            if context:
+                raise context
+        finally:
+            if cause:
+                raise error from (None if cause == "none" else cause)
+            raise error
+
+    return main
+
+
+def ended(capsys, main):
+    """The exit status, and what is on stderr."""
+    with pytest.raises(SystemExit) as end:
+        stage.run(main)
+    return end.value.code, capsys.readouterr().err
+
+
+def python(code, **environment):
+    """Run code in an interpreter of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def wait_for(path, process):
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.read_text()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# What is said.
+
+
+def test_an_interrupt_is_one_line(capsys):
+    assert ended(capsys, fail(KeyboardInterrupt())) == (130, f"error: interrupted; {AGAIN}\n")
+
+
+def test_a_termination_is_one_line_even_where_all_errors_are_caught(capsys):
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except Exception:
+            pytest.fail("caught")
+
+    assert ended(capsys, main) == (128 + 15, f"error: terminated; {AGAIN}\n")
+
+
+def test_a_termination_after_the_end_of_a_stage_is_no_traceback():
+    code = "import os\nfrom stages.lib.core import stage\n"
+    done = python(code + "stage.run(lambda: None)\nos.kill(os.getpid(), 15)")
+    assert done.returncode == -15
+    assert done.stderr == ""
+
+
+def test_a_number_of_processes_that_is_none_is_named():
+    code = "from stages.lib.core import stage\nstage.run(lambda: print('ran'))"
+    done = python(code, WORLD_SIZE="abc")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: environment variable WORLD_SIZE: 'abc' is wrong: it should be a number of "
+        "processes, as torchrun sets it\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOMEM"]
+)
+def test_a_fault_of_the_machine_is_one_line_with_the_file(capsys, name):
+    number = getattr(errno, name)
+    reason = os.strerror(number).lower()
+    assert ended(capsys, fail(OSError(number, "")))[1] == f"error: {reason}; {AS_IT_WAS}\n"
+    said = ended(capsys, fail(OSError(number, "", "data/raw")))
+    assert said == (1, f"error: data/raw: {reason}; {AS_IT_WAS}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (Exception("I/O error: ... (os error 28)"), "no space left on device"),
+        (OSError("in words (os error 28)"), "no space left on device"),
+        (RuntimeError("PytorchStreamWriter failed writing file"), "no space left on device"),
+        (MemoryError(), "cannot allocate memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "cannot allocate memory"),
+        (RuntimeError("std::bad_alloc"), "cannot allocate memory"),
+        (RuntimeError("Unable to allocate 3 GiB"), "cannot allocate memory"),
+        (RuntimeError("unable to allocate 3 GiB"), "cannot allocate memory"),
+        (RuntimeError("malloc of size 64 failed"), "cannot allocate memory"),
+    ],
+)
+def test_so_is_one_that_a_library_says_in_words(capsys, error, reason):
+    assert ended(capsys, fail(error)) == (1, f"error: {reason}; {AS_IT_WAS}\n")
+
+
+def test_so_is_one_behind_another_error(capsys):
+    full = OSError(errno.ENOSPC, "")
+    said = (1, f"error: no space left on device; {AS_IT_WAS}\n")
+    assert ended(capsys, fail(ValueError(), cause=full)) == said
+    assert ended(capsys, fail(ValueError(), context=full)) == said
+
+
+@pytest.mark.parametrize(
+    "main",
+    [
+        fail(OSError("in words")),
+        fail(FileNotFoundError(errno.ENOENT, "")),
+        fail(ValueError(), cause="none", context=OSError(errno.ENOSPC, "")),
+        fail(RuntimeError("gloo: alone, without another process")),
+    ],
+)
+def test_any_other_error_keeps_its_traceback(capsys, main):
+    with pytest.raises((OSError, ValueError, RuntimeError)):
+        stage.run(main)
+    assert capsys.readouterr().err == ""
+
+
+# Of several processes.
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["gloo", "NCCL", "Connection closed", "Connection reset", "Broken pipe", "recvValue failed"],
+)
+def test_a_lost_connection_is_the_death_of_another_process(two, capsys, words):
+    assert ended(capsys, fail(RuntimeError(f"... {words} ..."))) == (1, LOST)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("gloo")])
+def test_another_error_in_one_of_two_processes_keeps_its_traceback(two, capsys, error):
+    with pytest.raises(type(error)):
+        stage.run(fail(error))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_termination_of_one_is_said_as_the_death_of_any(two, capsys):
+    assert ended(capsys, lambda: os.kill(os.getpid(), signal.SIGTERM)) == (143, LOST)
+
+
+def test_the_first_of_a_launch_says_why_and_the_others_end_without_a_word(two, capsys):
+    mistake = fail(InputError("a mistake"))
+    two("launch-1", "0")
+    assert ended(capsys, mistake) == (1, "error: a mistake\n")
+    two("launch-1", "1")
+    assert ended(capsys, mistake) == (1, "")
+    assert ended(capsys, fail(ZeroDivisionError())) == (1, "")
+    two("launch-2", "0")
+    with pytest.raises(ZeroDivisionError):
+        stage.run(fail(ZeroDivisionError()))
+
+
+def test_where_nobody_can_note_that_it_spoke_everybody_speaks(two, capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", "/nonexistent/launch/0/error.json")
+    for _ in range(2):
+        assert ended(capsys, fail(InputError("a mistake"))) == (1, "error: a mistake\n")
+
+
+def test_one_process_alone_speaks_each_time(two, capsys, monkeypatch):
+    two("launch", "0")
+    monkeypatch.setattr(stage, "PROCESSES", 1)
+    for _ in range(2):
+        assert ended(capsys, fail(InputError("a mistake"))) == (1, "error: a mistake\n")
+
+
+AT_THE_END = """
+import atexit, sys
 from stages.lib.core import stage
+atexit.register(print, "waited")
+def main():
+    sys.stdout.write("all is ")
+    sys.stderr.write("said ")
+stage.run(main)
+"""
+
+
+@pytest.mark.parametrize(("processes", "said"), [("1", "all is waited\n"), ("2", "all is ")])
+def test_only_several_processes_end_without_waiting_for_threads(processes, said):
+    done = python(AT_THE_END, WORLD_SIZE=processes)
+    assert (done.returncode, done.stdout, done.stderr) == (0, said, "said ")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a launcher's death")
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_several_processes_end_with_their_launcher_and_one_goes_on(tmp_path, processes):
+    process = (
+        "import pathlib, time; from stages.lib.core import stage; "
+        "stage.run(lambda: (pathlib.Path('started').write_text('yes'), time.sleep(1), "
+        "pathlib.Path('ended').touch()))"
+    )
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {process!r}])"
+    running = subprocess.Popen(
+        [sys.executable, "-c", launcher],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WORLD_SIZE": processes},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(tmp_path / "started", running)
+    running.kill()
+    # Its stderr is that of the process too, which is at its end when both are.
+    _, stderr = running.communicate(timeout=60)
+    assert stderr == (LOST if processes == "2" else "")
+    assert (tmp_path / "ended").exists() == (processes == "1")
+
+
+TELL = """
+import os, pathlib
+from stages.lib.core import stage
+pathlib.Path("told").write_text(
+    f"{stage.PROCESSES} {stage.IS_MAIN} {os.environ.get('TQDM_DISABLE')}"
+)
+"""
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "told"),
+    [
+        (False, {}, "1 True 1"),
+        (True, {}, "1 True None"),
+        (True, {"WORLD_SIZE": "3", "RANK": "0"}, "3 True None"),
+        (True, {"WORLD_SIZE": "3", "RANK": "2"}, "3 False 1"),
+        (False, {"WORLD_SIZE": "x"}, "1 True 1"),
+    ],
+)
+def test_who_a_process_is_and_whether_it_shows_bars(tmp_path, terminal, environment, told):
+    ours, theirs = pty.openpty()
+    names = {"WORLD_SIZE", "RANK", "TQDM_DISABLE"}
+    subprocess.run(
+        [sys.executable, "-c", TELL],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name not in names}
+        | {"PYTHONPATH": str(ROOT)}
+        | environment,
+        stderr=theirs if terminal else subprocess.PIPE,
+        check=True,
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert (tmp_path / "told").read_text() == told
+
+
+# A stage that DVC runs, and that is half-way when something happens.
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InputError("a mistake,\n  in two lines"), "error: write: a mistake, in two lines\n"),
+        (OSError(errno.ENOSPC, ""), f"error: write: no space left on device; {AS_IT_WAS}\n"),
+    ],
+)
+def test_after_an_error_outputs_come_back(removed, capsys, error, line):
+    assert ended(capsys, fail(error)) == (1, line)
+    assert content(removed) == FILES
+
+
+def test_a_bug_keeps_its_traceback_and_outputs_come_back(removed, capsys):
+    with pytest.raises(ZeroDivisionError):
+        stage.run(lambda: 1 / 0)
+    assert capsys.readouterr().err == ""
+    assert content(removed) == FILES
+
+
+def test_other_libraries_than_declared_are_refused_before_anything_runs(removed, capsys):
+    text = (removed / "dvc.yaml").read_text()
+    declared = text.replace(
+        "    outs: [folder", "    params: [libraries.yaml: [dvc]]\n    outs: [folder"
+    )
+    (removed / "dvc.yaml").write_text(declared)
+    (removed / "libraries.yaml").write_text("dvc: 0.0.0\n")
+    status, said = ended(capsys, lambda: pytest.fail("it ran"))
+    assert status == 1
+    assert said.startswith("error: write: libraries.yaml: dvc: 0.0.0 is pinned but ")
+    assert content(removed) == FILES
+
+
+def test_a_success_puts_nothing_back(removed):
+    stage.run(lambda: (removed / "file.txt").write_text("new"))
+    assert content(removed) == {"file.txt": "new"}
+
+
+def test_a_termination_while_outputs_are_put_back_does_not_stop_that(removed, capsys, monkeypatch):
+    """A launcher ends the others as soon as one has failed."""
+    restore = restoring.restore_running_stage
+
+    def slow():
+        os.kill(os.getpid(), signal.SIGTERM)
+        restore()
+
+    monkeypatch.setattr(restoring, "restore_running_stage", slow)
+    assert ended(capsys, fail(InputError("a mistake"))) == (1, "error: write: a mistake\n")
+    assert content(removed) == FILES
+
+
+def test_what_cannot_be_put_back_is_a_warning_beside_the_error(removed, capsys):
+    (removed / "dvc.lock").write_text("not a lock")
+    status, said = ended(capsys, fail(InputError("a mistake")))
+    assert status == 1
+    warning, error = said.strip().rsplit("\n", 1)
+    assert warning.startswith("warning: outputs could not be put back (")
+    assert warning.endswith("): python -m commands.restore")
+    assert error == "error: write: a mistake"
+
+
+def test_another_process_than_the_main_one_puts_nothing_back(removed, two, capsys, monkeypatch):
+    monkeypatch.setattr(stage, "IS_MAIN", False)
+    ended(capsys, fail(InputError("a mistake")))
+    assert content(removed) == {}
+
+
+@pytest.mark.parametrize(
+    ("sent", "said", "status"),
+    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)],
+)
+def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status):
+    """SIGINT as a terminal sends it, to DVC and all it has started; SIGTERM to the stage."""
+    (written / "accident.py").write_text(
+        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(60)"
+    )
+    dvc = start(written, "dvc", "repro", "--force", "--single-item", "write")
+    wait_for(written / "process", dvc)
+    assert content(written) != FILES
+    if sent == signal.SIGINT:
+        os.killpg(dvc.pid, sent)
+    else:
+        os.kill(int((written / "process").read_text()), sent)
+    _, stderr = dvc.communicate(timeout=60)
+    assert [line for line in stderr.splitlines() if line.startswith(("error", "warning"))] == [
+        f"error: write: {said}; {AGAIN}"
+    ]
+    assert f"exited with {status}" in stderr
+    assert content(written) == FILES
 
 
 def test_a_message_is_one_line_that_tells_the_terminal_nothing():

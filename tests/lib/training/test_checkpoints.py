@@ -1,7 +1,10 @@
 """stages.lib.training.checkpoints: only complete checkpoints of the same run are resumed."""
 
 import shutil
+import sys
+from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -22,10 +25,11 @@ def directory(tmp_path, settings=("lr", 1)):
     return checkpoints.directory("model", [tmp_path / "data"], list(settings))
 
 
-def save(directory, step, state="{}", processes=1):
+def save(directory, step, state="{}", random_states=("rng_state.pth",)):
+    """A checkpoint as the Trainer writes it."""
     path = directory / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    for name in [*checkpoints.files(processes), "model.safetensors"]:
+    for name in ["optimizer.pt", "scheduler.pt", *random_states, "model.safetensors"]:
         (path / name).touch()
     if state is not None:
         (path / "trainer_state.json").write_text(state)
@@ -47,7 +51,9 @@ def test_a_half_written_checkpoint_is_deleted(tmp_path, state):
     assert not half.exists()
 
 
-@pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "model.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors"]
+)
 def test_a_half_deleted_checkpoint_is_deleted(tmp_path, name):
     here = directory(tmp_path)
     (save(here, 100) / name).unlink()
@@ -57,17 +63,21 @@ def test_a_half_deleted_checkpoint_is_deleted(tmp_path, name):
 
 def test_a_checkpoint_of_two_processes_has_the_random_state_of_both(tmp_path):
     here = directory(tmp_path)
-    whole = save(here, 90, processes=2)
-    (save(here, 100, processes=2) / "rng_state_1.pth").unlink()
+    whole = save(here, 90, random_states=["rng_state_0.pth", "rng_state_1.pth"])
+    save(here, 100, random_states=["rng_state_0.pth"])
     assert checkpoints.last(here, 2) == str(whole)
     assert checkpoints.last(here, 1) is None
 
 
-def test_the_code_is_that_of_all_loaded_modules_and_the_script():
+def test_the_code_is_that_of_all_loaded_modules_of_ours_and_the_script(monkeypatch):
     import __main__
     from stages.lib.core import outputs
 
-    assert {Path(outputs.__file__), Path(__main__.__file__)} <= set(checkpoints._code())
+    monkeypatch.setitem(sys.modules, "stages.without_a_file", ModuleType("without_a_file"))
+    script = Path(__main__.__file__)
+    code = set(checkpoints._code())
+    assert {Path(outputs.__file__), script} <= code
+    assert all(path.is_relative_to(ROOT / "stages") for path in code - {script})
 
 
 def test_without_a_checkpoint_training_starts_anew(tmp_path):
@@ -92,6 +102,27 @@ def test_other_code_never_resumes_it(tmp_path, monkeypatch):
     code.write_text("changed")
     monkeypatch.setattr(checkpoints, "_code", lambda: [code])
     assert checkpoints.last(directory(tmp_path), 1) is None
+
+
+def test_other_versions_of_libraries_never_resume_it(tmp_path, monkeypatch):
+    save(directory(tmp_path), 100)
+    monkeypatch.setattr(metadata, "version", lambda name: "0.0.0")
+    assert checkpoints.last(directory(tmp_path), 1) is None
+
+
+def test_files_may_be_listed_in_any_order(tmp_path, monkeypatch):
+    (tmp_path / "data/more").write_text("more")
+    before = directory(tmp_path)
+    listed = checkpoints._files
+    monkeypatch.setattr(checkpoints, "_files", lambda inputs: listed(inputs)[::-1])
+    assert directory(tmp_path) == before
+
+
+def test_checkpoints_are_where_neither_git_nor_dvc_looks_until_they_are_removed(tmp_path):
+    done, other = (save(checkpoints.directory(name, [], []), 100) for name in ("done", "other"))
+    assert done.is_relative_to("tmp/checkpoints/done")
+    checkpoints.remove("done")
+    assert list(Path("tmp/checkpoints").iterdir()) == [other.parents[1]]
 
 
 def test_the_same_run_resumes_it(tmp_path):

@@ -1,0 +1,111 @@
+"""A DVC workspace with small stages, made and run within two seconds: for what happens around them.
+
+The outputs of `write` are a folder and a file in DVC's cache and metrics in git, of which the last
+commit is older than dvc.lock, as between two commits. Those of `draw` are a folder in git alone, as
+the report's are.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import ROOT
+
+DVC_YAML = """
+stages:
+  write:
+    cmd: python write.py
+    deps: [write.py]
+    outs: [folder, file.txt]
+    metrics: [numbers.json: {cache: false}]
+  draw:
+    cmd: mkdir pictures && touch pictures/a.svg
+    outs: [pictures: {cache: false}]
+"""
+OUTPUTS = ("folder", "file.txt", "numbers.json")
+FILES = {
+    "folder/one.txt": "one",
+    "folder/inner/two.txt": "two",
+    "file.txt": "three",
+    "numbers.json": '{"score": 2}',
+}
+COMMITTED = {"numbers.json": '{"score": 1}', "pictures/a.svg": ""}
+# What a test writes into accident.py happens half-way.
+SCRIPT = f"""
+from pathlib import Path
+from stages.lib.core import stage
+
+def main():
+    assert not any(Path(path).exists() for path in {OUTPUTS}), "DVC has removed nothing"
+    accident = Path("accident.py")
+    for name, text in {FILES}.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("half" if accident.exists() else text)
+        if accident.exists() and name == "file.txt":
+            exec(accident.read_text())
+
+stage.run(main)
+"""
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+def remove(directory: Path, *outputs: str) -> None:
+    """What DVC does with the outputs of `write` before it starts the command."""
+    for name in outputs or OUTPUTS:
+        path = directory / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def content(directory: Path) -> dict[str, str]:
+    """Files of the outputs of `write`, by their paths."""
+    files = [directory / name for name in OUTPUTS if (directory / name).is_file()]
+    files += (path for path in (directory / "folder").rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_text() for path in files}
+
+
+def environment() -> dict[str, str]:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
+
+
+def start(directory: Path, *command: str) -> subprocess.Popen:
+    """Start a command there, in a process group of its own."""
+    return subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def make(directory: Path) -> None:
+    """The workspace after a first run."""
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+
+    def run(*command: str) -> None:
+        subprocess.run(command, cwd=directory, env=environment(), check=True, capture_output=True)
+
+    directory.mkdir()
+    write(directory, {"dvc.yaml": DVC_YAML, "write.py": SCRIPT, "libraries.yaml": "{}\n"})
+    write(directory, COMMITTED)
+    run("git", "init", "--quiet")
+    run("git", "add", ".")
+    run(*git, "commit", "--quiet", "--message", "start")
+    # In one process, because the start of DVC takes longer than either.
+    code = "from dvc.cli import main; main(['init', '-q']) or main(['repro', '-q'])"
+    run(sys.executable, "-c", code)
+    assert content(directory) == FILES
