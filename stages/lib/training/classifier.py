@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -12,6 +12,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from stages.lib.core import manifest
 from stages.lib.core.paths import BACKBONE
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def create(labels: Sequence[str]) -> PreTrainedModel:
@@ -58,7 +61,7 @@ def parameters(model: torch.nn.Module) -> dict[str, int]:
     return {"trainable": trainable, "total": sum(count for count, _ in counts)}
 
 
-def save(model: PreTrainedModel, directory: Path, data: dict[str, Any]) -> None:
+def save(model: "PreTrainedModel | PeftModel", directory: Path, data: dict[str, Any]) -> None:
     """Write the model, or the adapter, with its tokenizer and the about.json of its `data`:
     safetensors only, the same bytes for the same weights.
 
@@ -68,7 +71,7 @@ def save(model: PreTrainedModel, directory: Path, data: dict[str, Any]) -> None:
         # A set in PEFT's hands, written in an order that differs between processes.
         config.target_modules = sorted(config.target_modules)
         config.modules_to_save = sorted(config.modules_to_save)
-    model.save_pretrained(directory)
+    model.save_pretrained(str(directory))
     # PEFT writes a card of its own, a form to fill in; the cards stage writes a filled one.
     (directory / "README.md").unlink(missing_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE, model_max_length=data["max_length"])
