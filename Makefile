@@ -30,10 +30,11 @@ test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
 
-lint: $(VENV)/actionlint.done ## check style, format, security and the workflow
+lint: $(VENV)/actionlint.done ## check style, format, types, security and the workflow
 	ruff check .
 	ruff format --check .
 	lint-imports --no-logo --no-cache
+	mypy
 	bandit --quiet --configfile pyproject.toml --recursive stages commands
 	@if [ -x $(BIN)/actionlint ]; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
 
@@ -58,7 +59,7 @@ lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
 	uv pip compile -q --upgrade $(LOCK) requirements-actionlint.in -o requirements-actionlint.txt
 
 clean: ## delete the virtual environment and temporary files, no data
-	rm -rf $(VENV) .venv-engines tmp .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-engines tmp .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/runtime.done: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
