@@ -33,10 +33,11 @@ matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, 
 mutants: $(VENV)/dev.done ## change the code that keeps outputs, spot by spot: tests must notice
 	python tests/mutants.py $(ARGS)
 
-lint: $(VENV)/actionlint.done ## check style, format, security and the workflow
+lint: $(VENV)/actionlint.done ## check style, format, types, security and the workflow
 	ruff check .
 	ruff format --check .
 	lint-imports --no-logo --no-cache
+	mypy
 	bandit --quiet --configfile pyproject.toml --recursive stages commands
 	@if [ -x $(BIN)/actionlint ]; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
 
@@ -61,7 +62,7 @@ lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
 	uv pip compile -q --upgrade $(LOCK) requirements-actionlint.in -o requirements-actionlint.txt
 
 clean: ## delete the virtual environment and temporary files, no data
-	rm -rf $(VENV) .venv-engines tmp .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-engines tmp .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/runtime.done: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \

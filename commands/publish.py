@@ -174,13 +174,14 @@ def prepare(name: str, repository: str, folder: Path) -> None:
         merge(directory, folder)
         kind = "classifier"
         card.text = card.text.replace(WHAT["adapter"], MERGED)
-        card.data.library_name = "transformers"
-        card.data.tags = [tag for tag in card.data.tags if tag != "transformers"]
+        card.data["library_name"] = "transformers"
+        card.data["tags"] = [tag for tag in card.data["tags"] if tag != "transformers"]
         if card.data.get("base_model_relation"):
-            card.data.base_model_relation = "finetune"
+            card.data["base_model_relation"] = "finetune"
     else:
         shutil.copytree(directory, folder, dirs_exist_ok=True)
     if kind == "adapter":
+        assert base is not None
         name_base(folder / ADAPTER_CONFIG, *base)
     elif kind == "svm" and not base:
         shutil.copytree(BACKBONE, folder / ENCODER)

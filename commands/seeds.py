@@ -34,7 +34,8 @@ def finished(shown: list[Json]) -> tuple[list[Json], Counter]:
 
     Returns the finished experiments, and the number of the others by state.
     """
-    experiments, others = [], Counter()
+    experiments: list[Json] = []
+    others: Counter[str] = Counter()
     for baseline in shown:
         for experiment in baseline.get("experiments") or []:
             state = (experiment.get("executor") or {}).get("state", "success")
@@ -48,7 +49,7 @@ def finished(shown: list[Json]) -> tuple[list[Json], Counter]:
 
 def flat(tree: Json, prefix: str = "") -> Json:
     """Flatten nested sections: {"lora": {"r": 8}} becomes {"lora.r": 8}."""
-    result = {}
+    result: Json = {}
     for key, value in tree.items():
         inner = isinstance(value, dict)
         result |= flat(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}

@@ -22,8 +22,8 @@ MARKDOWN = paths.METRICS / "report.md"
 PAGE = paths.METRICS / "report.html"
 PICTURES = paths.METRICS / "report"
 
-MEASURED = ("trainable_parameters", "total_parameters", "seconds", "samples_per_second")
-MEASURED += ("peak_memory_mb", "size_bytes", "precision", "device")
+MEASURED: tuple[str, ...] = ("trainable_parameters", "total_parameters", "seconds")
+MEASURED += ("samples_per_second", "peak_memory_mb", "size_bytes", "precision", "device")
 
 
 def load() -> "Results":

@@ -106,12 +106,13 @@ def streamed(values: Sequence[float], labels: int) -> tuple[float, "Linear"]:
 
     scaler, planes = out_of_core.fit(lambda: features.blocks("train"), values, labels)
     fitted = [linear.Linear(scaler.mean_, scaler.scale_, *plane, 1.0) for plane in planes]
-    true, margins = [], [[] for _ in fitted]
+    true: list[np.ndarray] = []
+    parts: list[list[np.ndarray]] = [[] for _ in fitted]
     for vectors, numbers in features.blocks("validation"):
         true.append(numbers)
-        for svm, found in zip(fitted, margins, strict=True):
-            found.append(svm.margins(vectors))
-    numbers, margins = np.concatenate(true), [np.concatenate(found) for found in margins]
+        for svm, part in zip(fitted, parts, strict=True):
+            part.append(svm.margins(vectors))
+    numbers, margins = np.concatenate(true), [np.concatenate(part) for part in parts]
     right = [(linear.probabilities(each, 1.0).argmax(-1) == numbers).mean() for each in margins]
     best = int(np.argmax(right))
     # Validation reviews are held out and the temperature is a single number, so no cross-validation

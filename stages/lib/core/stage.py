@@ -102,7 +102,8 @@ def run(main: Callable[[], None]) -> None:
             if not _is_first():
                 sys.exit(1)
             raise
-        where = f"{error.filename}: " if getattr(error, "filename", None) else ""
+        filename = getattr(error, "filename", None)
+        where = f"{filename}: " if filename else ""
         _stop(f"{where}{os.strerror(number).lower()}; the previous outputs are unchanged")
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,19 @@ from torch.utils.data import Sampler
 # batches still differ from epoch to epoch.
 POOL = 50
 
+# Token ids of a review.
+Ids = Sequence[int] | np.ndarray | torch.Tensor
+
+
+class Reviews(Protocol):
+    """Token ids of many reviews: what `tokens.Rows` and any sequence have."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Ids]: ...
+
+    def __getitem__(self, row: int, /) -> Ids: ...
+
 
 class LengthGrouped(Sampler[list[int]]):
     """Batches of `batch_size` row indices for training, with each row once per epoch.
@@ -19,7 +33,7 @@ class LengthGrouped(Sampler[list[int]]):
     shuffled. The order depends only on `seed` and the epoch, so a resumed run uses the same order.
     """
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int) -> None:
         self.lengths = np.asarray(lengths)
         # If it were named "batch_size", Accelerate would take the last batch for the short one and
         # cut it.
@@ -100,7 +114,7 @@ def turns(batches: Sequence[list[int]], count: int) -> list[list[list[int]]]:
     ]
 
 
-def pad(rows: Sequence[Sequence[int]], pad_token_id: int) -> dict[str, torch.Tensor]:
+def pad(rows: Sequence[Ids], pad_token_id: int) -> dict[str, torch.Tensor]:
     """Pad token ids (tensors, arrays or lists) on the right.
 
     Returns `input_ids` and `attention_mask`, both int64 [rows, longest].

@@ -1,7 +1,6 @@
 """The frozen backbone as a function from token ids to [CLS] vectors, for the stage and for
 distributed engines that run it over files on many machines."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,7 @@ from tqdm.auto import tqdm
 
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import BACKBONE
-from stages.lib.encoder import backbone, first_token, inference, precision
+from stages.lib.encoder import backbone, batches, first_token, inference, precision
 
 
 class Extractor:
@@ -29,9 +28,10 @@ class Extractor:
         self.tokens_per_batch = tokens_per_batch
         self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
         first_token.only(self._model)
-        self._model.to(precision.device(), precision.DTYPES[self.precision])
+        # What transformers wraps `to` in hides its arguments' types.
+        self._model.to(precision.device(), precision.DTYPES[self.precision])  # type: ignore[arg-type]
 
-    def __call__(self, rows: Sequence[Sequence[int]], progress: tqdm | None = None) -> np.ndarray:
+    def __call__(self, rows: batches.Reviews, progress: tqdm | None = None) -> np.ndarray:
         """Compute the [CLS] vectors, float32 [reviews, dim].
 
         `rows` has the token ids of each review, integers [tokens]. Raises InputError when a vector

@@ -20,7 +20,8 @@ from transformers.models.distilbert.modeling_distilbert import (
 class FirstTokenAttention(DistilBertSelfAttention):
     """Attention from the first token to all tokens: [batch, tokens, dim] to [batch, 1, dim]."""
 
-    def forward(
+    # transformers annotates one tensor and gives these two.
+    def forward(  # type: ignore[override]
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,

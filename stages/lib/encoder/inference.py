@@ -1,6 +1,7 @@
 """Inference over reviews, in which each process runs its share of the batches."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -9,6 +10,9 @@ from transformers import PreTrainedModel
 
 from stages.lib.encoder import batches, processes
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 # Tokens per batch including padding, for batches without gradients.
 TOKENS_PER_BATCH = 2048
 
@@ -16,7 +20,7 @@ TOKENS_PER_BATCH = 2048
 @torch.inference_mode()
 def run(
     compute: Callable[..., torch.Tensor],
-    rows: Sequence[Sequence[int]],
+    rows: batches.Reviews,
     *,
     pad_token_id: int,
     tokens_per_batch: int,
@@ -48,7 +52,9 @@ def run(
     return result
 
 
-def logits(model: PreTrainedModel, rows: Sequence[torch.Tensor], *, description: str) -> np.ndarray:
+def logits(
+    model: "PreTrainedModel | PeftModel", rows: batches.Reviews, *, description: str
+) -> np.ndarray:
     """Compute a classifier's logits for token ids, float32 [rows, labels], with a progress bar."""
     model.eval()
     with tqdm(total=len(rows), desc=description, unit="review", leave=None) as progress:

@@ -4,7 +4,7 @@ A single process runs the same code, with a share that is the whole.
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -24,7 +24,7 @@ def state() -> PartialState:
 
 def from_main(make: Callable[[], T]) -> T:
     """Call `make` in the main process and return its result in all processes."""
-    values = [make() if state().is_main_process else None]
+    values: list[Any] = [make() if state().is_main_process else None]
     broadcast_object_list(values)
     return values[0]
 

@@ -1,6 +1,6 @@
 """data/tokenized as tensors."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from stages.lib.core.paths import TOKENIZED
 from stages.lib.encoder import batches
 
 
-class Rows(Sequence[torch.Tensor]):
+class Rows:
     """The token ids of many reviews as int64 tensors, stored in memory as one int32 array."""
 
     def __init__(self, rows: pa.ListArray) -> None:
@@ -23,6 +23,9 @@ class Rows(Sequence[torch.Tensor]):
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return (self[row] for row in range(len(self)))
 
     def __getitem__(self, row: int) -> torch.Tensor:
         end = self._ends[row]

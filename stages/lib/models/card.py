@@ -114,7 +114,7 @@ def render(
         ],
         language="en" if dataset == ROTTEN_TOMATOES else None,
         library_name={"adapter": "peft", "classifier": "transformers"}.get(kind),
-        license=LICENCES.get(base),
+        license=LICENCES.get(base or ""),
         metrics=list(METRICS),
         pipeline_tag="text-classification",
         tags=[*(["lora", "transformers"] if kind == "adapter" else []), "dvc", name],
@@ -227,7 +227,7 @@ def _reviews(reviews: dict[str, Any]) -> str:
 
 
 def _licence(backbone: dict[str, Any]) -> str:
-    if licence := LICENCES.get(_base_model(backbone)):
+    if licence := LICENCES.get(_base_model(backbone) or ""):
         return (
             f"{licence}, the encoder's licence; the source of the reviews states their terms of use"
         )

@@ -39,7 +39,7 @@ class Model:
     labels: list[str]
     tokenizer: PreTrainedTokenizerBase
     max_length: int
-    network: PreTrainedModel
+    network: PreTrainedModel | PeftModel
     # Selects the part to use from the network's output: [reviews, width].
     part: Callable[..., torch.Tensor]
     # Turns that part, float32 [reviews, width], into probabilities [reviews, labels].
@@ -79,7 +79,9 @@ def load(directory: Path, chosen: str) -> Model:
     if model.tokenizer.pad_token_id is None:
         raise InputError(f"{directory}: its tokenizer has no padding token")
     first_token.only(model.network)
-    model.network.to(precision.device(), precision.DTYPES[chosen]).eval()
+    # What transformers wraps `to` in hides its arguments' types.
+    model.network.to(precision.device(), precision.DTYPES[chosen])  # type: ignore[arg-type]
+    model.network.eval()
     return model
 
 
@@ -104,8 +106,10 @@ def _check_head(directory: Path, missing: set[str]) -> None:
         )
 
 
-def _of_logits(directory: Path, network: PreTrainedModel) -> Model:
-    labels = _labels(directory) or [label for _, label in sorted(network.config.id2label.items())]
+def _of_logits(directory: Path, network: PreTrainedModel | PeftModel) -> Model:
+    named = network.config.id2label
+    assert named is not None
+    labels = _labels(directory) or [label for _, label in sorted(named.items())]
     tokenizer = AutoTokenizer.from_pretrained(directory)
     return Model(
         labels,
@@ -144,7 +148,7 @@ def _load_adapter(directory: Path) -> Model:
         same = merged and torch.allclose(
             merged(**probe).logits, model(**probe).logits, rtol=0, atol=1e-4
         )
-    return _of_logits(directory, merged if same else model)
+    return _of_logits(directory, merged if merged and same else model)
 
 
 def _base(directory: Path) -> str:

@@ -23,6 +23,7 @@ def kind(directory: Path) -> Kind:
 
     Raises InputError when it is none of these, or when its weights are not safetensors.
     """
+    found: Kind
     if (directory / "adapter_config.json").is_file():
         found, weights = "adapter", "adapter_model"
     elif (directory / "config.json").is_file():

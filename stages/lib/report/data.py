@@ -113,7 +113,7 @@ def _finding(download: dict[str, Any]) -> str:
 
 
 def _tables(results: Results) -> list[Block]:
-    rows = []
+    rows: list[list[Cell | str]] = []
     for split in SPLITS:
         facts = results.download[split]
         words, total = facts["words"], max(1, facts["reviews"])

@@ -139,7 +139,7 @@ def _matrix(ranked: list[str], comparisons: Comparisons) -> Table:
 
 
 def _counts(pairs: list[tuple[str, str]], comparisons: Comparisons) -> Table:
-    rows = []
+    rows: list[list[Cell | str]] = []
     for first, second in pairs:
         found = comparisons[first, second]
         pair = found.pair

@@ -4,6 +4,7 @@ picture as one PNG, or as one SVG each."""
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ mpl.rcParams.update(
 )
 
 
-def style(number: int, ink: Ink) -> dict[str, object]:
+def style(number: int, ink: Ink) -> dict[str, Any]:
     """Return the matplotlib style of a model's series: colour, marker and line style."""
     return {
         "color": ink.series[number % len(ink.series)],
@@ -136,6 +137,7 @@ def _svg(canvas: Canvas, key: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.S)
     box = re.search(r'viewBox="[^"]+"', text)
+    assert box is not None
     # Only ids that something refers to are kept, made unique by the figure's key.
     used = set(re.findall(r"#([\w.-]+)[\")]", text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{key}-{m[1]}"' if m[1] in used else "", text)

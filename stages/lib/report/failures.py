@@ -1,6 +1,9 @@
 """The section "Where do the models fail?": confusions, calibration, lengths, example reviews."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -83,7 +86,7 @@ def _confusions(results: Results, chosen: str) -> list[Block]:
         "cell's colour, the larger its share of the row.",
         f"Confusion matrices of {listed(list(results.models))}. {_most_confused(results, chosen)}",
         [
-            Panel(name, lambda ax, ink, c=c: _draw_confusion(ax, ink, c, results.labels))
+            Panel(name, partial(_draw_confusion, counts=c, labels=results.labels))
             for name, c in counts.items()
         ],
         height=2.7 if size <= 6 else 3.6,
@@ -116,7 +119,7 @@ def _most_confused(results: Results, name: str) -> str:
     np.fill_diagonal(counts, 0)
     if not counts.any():
         return f"{name} makes no error on the test split."
-    true, predicted = np.unravel_index(counts.argmax(), counts.shape)
+    true, predicted = map(int, np.unravel_index(counts.argmax(), counts.shape))
     labels = [escape(results.labels[number]) for number in (true, predicted)]
     return (
         f"The most common of {name}'s {plural(int(counts.sum()), 'error')} is {labels[0]} taken "
@@ -124,7 +127,7 @@ def _most_confused(results: Results, name: str) -> str:
     )
 
 
-def _draw_confusion(ax: Axes, ink: Ink, counts: np.ndarray, labels: list[str]) -> None:
+def _draw_confusion(ax: Axes, ink: Ink, counts: np.ndarray, labels: Sequence[str]) -> None:
     size = len(labels)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     for (row, column), share in np.ndenumerate(shares):
@@ -143,7 +146,7 @@ def _draw_confusion(ax: Axes, ink: Ink, counts: np.ndarray, labels: list[str]) -
     ax.set_ylim(size - 0.5, -0.5)
     if size <= NAMED:
         names = [drawing.label(label) for label in labels]
-        small = {"fontsize": 8 if size <= 4 else 6}
+        small: dict[str, Any] = {"fontsize": 8 if size <= 4 else 6}
         ax.set_xticks(range(size), names, rotation=0 if len("".join(names)) <= 24 else 90, **small)
         ax.set_yticks(range(size), names, **small)
     ax.tick_params(length=0)
@@ -184,8 +187,8 @@ def _calibration(results: Results, chosen: str) -> list[Block]:
                 points(score - accuracy),
             ]
         )
-    most = max(errors, key=errors.get)
-    least = min(errors, key=errors.get)
+    most = max(errors, key=errors.__getitem__)
+    least = min(errors, key=errors.__getitem__)
     said = (
         f"{least} is the best calibrated (ECE {errors[least]:.3f}) and {most} the worst "
         f"({errors[most]:.3f}); {chosen} {_confidence(results, chosen)}."
@@ -340,11 +343,11 @@ def _score(results: Results, name: str, index: int) -> Cell:
 
 
 def _all_wrong(results: Results) -> list[Block]:
-    rows = np.flatnonzero(all_right(results).sum(0) == 0)
-    if not len(rows):
+    wrong = np.flatnonzero(all_right(results).sum(0) == 0)
+    if not len(wrong):
         return [Text("No test review is misclassified by all models.")]
     scores = np.array([results.predictions[name]["test"]["score"] for name in results.models])
-    rows = sorted(rows, key=lambda index: (-scores[:, index].mean(), index))
+    rows = sorted(wrong, key=lambda index: (-scores[:, index].mean(), index))
     labels = results.predictions[results.models[0]]["test"]["label"]
     many = (
         f"the {SHOWN} with the highest mean confidence are shown"
@@ -382,9 +385,9 @@ def _only_one_right(results: Results) -> list[Block]:
     for number, name in enumerate(results.models):
         mine = np.flatnonzero(alone & right[number])
         counts.append(f"{name} {len(mine):,}")
-        mine = sorted(mine, key=lambda index: (-scores[number, index], index))
+        ranked = sorted(mine, key=lambda index: (-scores[number, index], index))
         cut |= len(mine) > SHOWN_OF_EACH
-        for index in mine[:SHOWN_OF_EACH]:
+        for index in ranked[:SHOWN_OF_EACH]:
             others = np.delete(scores[:, index], number)
             rows.append(
                 [

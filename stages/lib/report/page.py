@@ -7,7 +7,7 @@ from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from stages.lib.report import drawing
-from stages.lib.report.content import Cell, Figure, Items, Report, Table, Text, clean
+from stages.lib.report.content import Cell, Figure, Ink, Items, Report, Table, Text, clean
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,7 +49,7 @@ def _svgs(figure: Figure) -> list[Markup]:
 
 
 def _style() -> Markup:
-    def series(ink: drawing.Ink) -> str:
+    def series(ink: Ink) -> str:
         return " ".join(f"--series-{n}: {c};" for n, c in enumerate(ink.series, start=1))
 
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ split, the labels, and digests of the texts.
 import hashlib
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +33,7 @@ FEWEST = 2
 FEWEST_TO_SPLIT = 10
 
 # The tables of a split in the schema `reading.READ`, by the file that they come from.
-Files = dict[str, Iterable[pa.Table]]
+Files = Mapping[str, Iterable[pa.Table]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Split:
         self.file.seek(0)
         first = start = 0
         for batch in pa.ipc.open_stream(self.file):
-            end = np.searchsorted(self.rows, first + len(batch))
+            end = int(np.searchsorted(self.rows, first + len(batch)))
             texts = batch["text"].take(pa.array(self.rows[start:end] - first))
             yield pa.table([texts, pa.array(self.labels[start:end])], schema=SCHEMA)
             first, start = first + len(batch), end
@@ -117,7 +117,7 @@ def _store(files: Files) -> _Stored:
 
 
 def assemble(
-    files: dict[str, Files], *, seed: int, order: Sequence[str] | None = None
+    files: Mapping[str, Files], *, seed: int, order: Sequence[str] | None = None
 ) -> tuple[Splits, list[str], dict[str, Any]]:
     """Return the three splits, the label names, and facts about how the splits were made.
 

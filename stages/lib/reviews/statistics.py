@@ -8,7 +8,8 @@ import numpy as np
 
 from stages.lib.core import distributions, parquet
 from stages.lib.core.paths import SPLITS
-from stages.lib.reviews.splitting import ROWS, digests
+from stages.lib.reviews.reading import ROWS
+from stages.lib.reviews.splitting import digests
 
 
 def describe(directory: Path, labels: Sequence[str]) -> dict[str, Any]:

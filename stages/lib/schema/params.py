@@ -7,6 +7,7 @@ stage receives only the sections that it requests.
 import difflib
 import re
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, cast
@@ -185,7 +186,7 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
-def _describe(error: dict[str, Any], content: dict[str, Any]) -> str:
+def _describe(error: Mapping[str, Any], content: dict[str, Any]) -> str:
     path = error["loc"]
     name = ".".join(str(step) for step in path)
     if error["type"] == "missing":
@@ -204,5 +205,6 @@ def _describe(error: dict[str, Any], content: dict[str, Any]) -> str:
 def _known_names(path: tuple[str | int, ...]) -> list[str]:
     model: type[BaseModel] = Params
     for step in path:
-        model = model.model_fields[str(step).replace("-", "_")].annotation
+        field = model.model_fields[str(step).replace("-", "_")]
+        model = cast(type[BaseModel], field.annotation)
     return [field.alias or name for name, field in model.model_fields.items()]

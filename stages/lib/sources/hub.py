@@ -173,6 +173,7 @@ def _resolve_dataset(name: str) -> tuple[str, str]:
         ) from None
     except (httpx2.TransportError, OSError) as error:
         raise InputError(f"dataset.hub: {name}: the connection was lost: {error}") from None
+    assert info.sha is not None
     return info.id, info.sha
 
 
@@ -379,7 +380,7 @@ def _refused(where: str, error: HfHubHTTPError) -> InputError:
 def _announced_checksums(repository: str, revision: str, kind: str) -> dict[str, str]:
     try:
         files = HfApi().list_repo_tree(repository, revision=revision, repo_type=kind)
-        return {file.path: file.lfs.sha256 for file in files if getattr(file, "lfs", None)}
+        return {file.path: lfs.sha256 for file in files if (lfs := getattr(file, "lfs", None))}
     except OfflineModeIsEnabled:
         return {}
 

@@ -107,7 +107,7 @@ def parse(content: str) -> list[dict[str, Any]]:
     """
     lines = csv.reader(content.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE)
     next(lines)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "text": text.strip(),
             "label": int(any(int(number) in ids for ids in POSITIVE_IDS)),

@@ -42,10 +42,11 @@ def _files(inputs: list[Path]) -> list[Path]:
 
 def _code() -> list[Path]:
     return [
-        Path(module.__file__)
+        Path(file)
         for name, module in list(sys.modules.items())
         # The script itself runs as the main module under `python -m`.
-        if name.partition(".")[0] in ("stages", "__main__") and getattr(module, "__file__", None)
+        if name.partition(".")[0] in ("stages", "__main__")
+        and (file := getattr(module, "__file__", None))
     ]
 
 

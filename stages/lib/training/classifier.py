@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -12,6 +12,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from stages.lib.core import manifest
 from stages.lib.core.paths import BACKBONE
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 def create(labels: Sequence[str]) -> PreTrainedModel:
@@ -66,7 +69,7 @@ def parameters(model: torch.nn.Module) -> dict[str, int]:
     return {"trainable": trainable, "total": sum(count for count, _ in counts)}
 
 
-def save(model: PreTrainedModel, directory: Path, data: dict[str, Any]) -> None:
+def save(model: "PreTrainedModel | PeftModel", directory: Path, data: dict[str, Any]) -> None:
     """Write the model or adapter with its tokenizer and the about.json of its `data`.
 
     Weights are saved only as safetensors, with equal bytes for equal weights. The tokenizer's
@@ -76,7 +79,7 @@ def save(model: PreTrainedModel, directory: Path, data: dict[str, Any]) -> None:
         # PEFT makes them sets, whose order in the file would differ from run to run.
         config.target_modules = sorted(config.target_modules)
         config.modules_to_save = sorted(config.modules_to_save)
-    model.save_pretrained(directory)
+    model.save_pretrained(str(directory))
     # PEFT writes a model card template; the cards stage writes the complete card.
     (directory / "README.md").unlink(missing_ok=True)
     tokenizer = AutoTokenizer.from_pretrained(BACKBONE, model_max_length=data["max_length"])

@@ -6,13 +6,16 @@ same to within 1 / 65536, and the numbers come from the same seeded generator, s
 repeated and resumed as with PyTorch's dropout.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 ATTENTION = "sdpa_cheap_dropout"
 
@@ -59,7 +62,7 @@ def attention(
 _dropout = dropout
 
 
-def make_cheap(model: nn.Module) -> None:
+def make_cheap(model: "PreTrainedModel | PeftModel") -> None:
     """Use this module's dropout throughout `model`, in place."""
     AttentionInterface.register(ATTENTION, attention)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,6 +1,7 @@
 """Training on token ids, saving and scoring, shared by finetune-full and the LoRA stages."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from transformers import PreTrainedModel, set_seed
@@ -12,12 +13,15 @@ from stages.lib.schema.params import Params, Training
 from stages.lib.scores import scoring
 from stages.lib.training import checkpoints, classifier, dropout, trainer
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 
 def run(
     name: str,
     settings: Training,
     common: Params,
-    adapt: Callable[[PreTrainedModel], PreTrainedModel] = lambda model: model,
+    adapt: "Callable[[PreTrainedModel], PreTrainedModel | PeftModel]" = lambda model: model,
 ) -> None:
     """Train, save and score the model of the stage `name`.
 

@@ -44,7 +44,9 @@ class Cached(nn.Module):
         super().__init__()
         self.pooler = pooler
 
-    def forward(self, *_: Any, inputs_embeds: torch.Tensor, **__: Any) -> BaseModelOutput:
+    def forward(
+        self, *_: Any, inputs_embeds: torch.FloatTensor, **__: Any
+    ) -> BaseModelOutput | BaseModelOutputWithPooling:
         """Return the vectors [reviews, 1, dim] unchanged as hidden states."""
         if self.pooler is None:
             return BaseModelOutput(inputs_embeds)

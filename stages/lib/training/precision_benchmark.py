@@ -27,7 +27,9 @@ def measure(chosen: str, seed: int) -> dict[str, float]:
     device = precision.device()
     train = tokens.load("train")
     set_seed(seed)
-    model = classifier.create(manifest.read(paths.TOKENIZED)["labels"]).to(device).train()
+    model = classifier.create(manifest.read(paths.TOKENIZED)["labels"])
+    # What transformers wraps `to` in hides its arguments' types.
+    model.to(device).train()  # type: ignore[arg-type]
     first_token.only(model)
     if device.type == "cpu":
         dropout.make_cheap(model)

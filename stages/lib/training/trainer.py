@@ -8,7 +8,7 @@ batches, their order and the schedule are the same as with one process.
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ IGNORED = -100
 
 class BatchTrainer(Trainer):
     """A Trainer that trains on this process's share of each batch and evaluates with `score`."""
+
+    train_dataset: Dataset
 
     def __init__(
         self, *, share: batches.Share, score: Callable[[], dict[str, float]], **kwargs: Any
@@ -93,11 +95,15 @@ class StopOnDivergence(transformers.TrainerCallback):
 class Progress(ProgressCallback):
     """A progress bar with the loss on a terminal, and one line per epoch everywhere."""
 
+    training_bar: Any
+
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if "loss" in logs:
             self.training_bar.set_postfix(loss=f"{logs['loss']:.4f}")
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: Any = None, **_: Any
+    ) -> None:
         super().on_evaluate(args, state, control)
         scores = ", ".join(
             f"{name} {metrics['eval_' + name]:.4f}" for name in ("accuracy", "f1", "loss")
@@ -130,7 +136,7 @@ def train(
     model: torch.nn.Module,
     *,
     rows: Dataset,
-    lengths: Sequence[int],
+    lengths: np.ndarray,
     logits: Callable[[], np.ndarray],
     labels: np.ndarray,
     settings: Training,

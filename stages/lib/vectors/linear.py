@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -47,7 +48,8 @@ class Linear:
 def load(directory: Path) -> tuple[Linear, list[str]]:
     """Load the SVM and its label names, as written by `Linear.save`."""
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    return Linear(**safetensors.numpy.load_file(directory / "model.safetensors")), config["labels"]
+    arrays: dict[str, Any] = safetensors.numpy.load_file(directory / "model.safetensors")
+    return Linear(**arrays), config["labels"]
 
 
 def probabilities(margins: np.ndarray, temperature: float) -> np.ndarray:
