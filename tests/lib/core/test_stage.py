@@ -363,7 +363,7 @@ def test_what_cannot_be_put_back_is_a_warning_beside_the_error(removed, capsys):
     status, said = ended(capsys, fail(InputError("a mistake")))
     assert status == 1
     warning, error = said.strip().rsplit("\n", 1)
-    assert warning.startswith("warning: outputs could not be put back (")
+    assert warning.startswith("warning: outputs could not be restored (")
     assert warning.endswith("): python -m commands.restore")
     assert error == "error: write: a mistake"
 
