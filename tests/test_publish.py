@@ -211,7 +211,7 @@ def test_merged_with_the_embedded_encoder_it_is_said_which_one_it_was(after, mon
     data = ModelCard.load(tmp_path / "README.md").data
     assert data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
     assert data.base_model_relation == "finetune"
-    assert data.tags == ["lora", "dvc", "lora"]
+    assert data.tags == ["lora", "dvc"]
 
 
 @pytest.mark.parametrize("name", [*NAMES, "hub-svm", "hub-lora"])
