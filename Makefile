@@ -25,7 +25,7 @@ test: $(VENV)/dev.done ## run all tests, and what depends on the precision in th
 	$(if $(ARGS),,AUTO_PRECISION=$$(python -m tests.other_precision) pytest -m precision)
 
 test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data and Spark
-	ENGINES="$(ENGINES)" .venv-engines/bin/python -m pytest tests/engines.py $(ARGS)
+	ENGINES="$(ENGINES)" .venv-engines/bin/python -m pytest -rs tests/engines.py $(ARGS)
 
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
