@@ -35,7 +35,7 @@ lint: $(VENV)/actionlint.done ## check style, format, security and the workflow
 	ruff format --check .
 	lint-imports --no-logo --no-cache
 	bandit --quiet --configfile pyproject.toml --recursive stages commands
-	@if [ -x $(BIN)/actionlint ]; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
+	@if command -v actionlint > /dev/null; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
 
 audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins
 	uvx pip-audit --disable-pip --no-deps --requirement requirements.txt
