@@ -25,7 +25,7 @@ test: $(VENV)/dev.done ## run all tests, and what depends on the precision in th
 	$(if $(ARGS),,AUTO_PRECISION=$$(python -m tests.other_precision) pytest -m precision)
 
 test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data and Spark
-	ENGINES="$(ENGINES)" .venv-engines/bin/python -m pytest tests/engines.py $(ARGS)
+	ENGINES="$(ENGINES)" .venv-engines/bin/python -m pytest -rs tests/engines.py $(ARGS)
 
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
@@ -39,7 +39,7 @@ lint: $(VENV)/actionlint.done ## check style, format, types, security and the wo
 	lint-imports --no-logo --no-cache
 	mypy
 	bandit --quiet --configfile pyproject.toml --recursive stages commands
-	@if [ -x $(BIN)/actionlint ]; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
+	@if command -v actionlint > /dev/null; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
 
 audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins
 	uvx pip-audit --disable-pip --no-deps --requirement requirements.txt

@@ -10,14 +10,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, Project, use_small_data, write_reviews
+from test_docs import BLOCK, commands
 
-COMMANDS = {
-    "ray": ["python", "docs/engines/extract_with_ray.py"],
-    "spark": ["spark-submit", "--master", "local[1]", "docs/engines/extract_with_spark.py"],
-}
-ENGINES = os.environ.get("ENGINES", " ".join(COMMANDS)).split()
+ENGINES = os.environ.get("ENGINES", "ray spark").split()
 # Other reviews share a batch than in the stage, which rounds other sums.
 TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request) -> str:
+    """The engine's name; Spark is skipped without Java, or fails under REQUIRE_JAVA=1."""
+    if request.param == "spark" and not shutil.which("java"):
+        assert not os.environ.get("REQUIRE_JAVA"), "no java here, and REQUIRE_JAVA is set"
+        pytest.skip("Spark needs a Java runtime, such as Debian's default-jre-headless")
+    return request.param
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +41,24 @@ def extracted(miniature, tmp_path_factory) -> Project:
     return project
 
 
+def typed(engine, tokens, features):
+    """What docs/scale.md says to type for an engine, with other files.
+
+    The stage computes the vectors of the test split in float32, whatever `precision` is.
+    """
+    lines = [
+        command.line
+        for block in BLOCK.finditer((ROOT / "docs/scale.md").read_text())
+        if block["kind"] == "console"
+        for command in commands(block["text"])
+        if f"extract_with_{engine}.py" in command.line
+    ]
+    assert len(lines) == 1
+    start, files, end = lines[0].partition("data/tokenized/train.parquet features")
+    assert files and not end
+    return f"{start}{tokens} {features} --precision fp32"
+
+
 def reviews(tokens, features):
     """Token ids, label and vector of each review, in the order of the token ids: engines keep none.
 
@@ -47,15 +71,9 @@ def reviews(tokens, features):
 
 
 @pytest.mark.parametrize("tokens", ["data/tokenized/test.parquet", "shards"])
-@pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_gives_the_vectors_of_the_stage(engine, tokens, extracted, tmp_path, capsys):
-    if engine == "spark" and not shutil.which("java"):
-        assert not os.environ.get("REQUIRE_JAVA"), "no java"
-        pytest.skip("Spark needs a Java runtime, such as Debian's default-jre-headless")
     output = str(tmp_path / "features")
-    # The stage computes the vectors of the test split in float32, whatever `precision` is.
-    command = [*COMMANDS[engine], tokens, output, "--precision", "fp32"]
-    extracted.run("timeout", "300", *command, PYTHONPATH=".")
+    extracted.run("timeout", "300", "bash", "-c", typed(engine, tokens, output))
     written = pq.read_table(output)
     stage = pq.read_table(extracted.path / "data/features/test.parquet")
     input_ids = pq.read_table(extracted.path / "data/tokenized/test.parquet")["input_ids"]

@@ -30,8 +30,9 @@ NARROW = {
     # All is installed: pip has nothing to fetch, and shows that the clone's environment is whole.
     "PIP_NO_INDEX": "1",
 }
-# What changes a machine or talks to GitHub; `gh` shows what it was told.
+# What changes a machine or comes from GitHub; `gh` shows what it was told.
 STUBS = {
+    "actionlint": "echo the workflow is checked",
     "apt-get": "exit 0",
     "sudo": "exit 0",
     "gh": 'echo "$@"; test -n "$GH_TOKEN"; cat "${@: -1}"',
@@ -101,7 +102,11 @@ class Runner:
     def _run(self, job, step):
         levels = (WORKFLOW, job, step)
         path = [self._bin, Path(sys.executable).parent, os.environ["PATH"]]
-        own = {"GITHUB_STEP_SUMMARY": str(self.summary), "PATH": os.pathsep.join(map(str, path))}
+        own = {
+            "GITHUB_ACTIONS": "true",
+            "GITHUB_STEP_SUMMARY": str(self.summary),
+            "PATH": os.pathsep.join(map(str, path)),
+        }
         script = self._bin.parent / "step.sh"
         script.write_text(evaluate(step["run"], GITHUB))
         done = subprocess.run(
@@ -133,6 +138,7 @@ def test_the_job_test_lints_and_tests(runner):
     printed = runner.run(JOBS["test"])
     assert "precision: auto is fp32 here" in printed
     assert "All checks passed!" in printed
+    assert "the workflow is checked" in printed
     assert re.search(r"^=+ \d+ passed in .*=$", printed, re.M)
 
 

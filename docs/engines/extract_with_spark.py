@@ -1,6 +1,6 @@
 """Extract [CLS] vectors under Spark, with one copy of the backbone in each task.
 
-PYTHONPATH=. spark-submit docs/engines/extract_with_spark.py data/tokenized/train.parquet features
+The command is in docs/scale.md.
 """
 
 import argparse
