@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stages.lib.core.errors import InputError
+
 FILE = "about.json"
 
 
@@ -21,5 +23,8 @@ def write(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """The about.json of `directory`."""
-    return json.loads((directory / FILE).read_text(encoding="utf-8"))
+    """The about.json of `directory`. Raises InputError when it is broken."""
+    try:
+        return json.loads((directory / FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{directory / FILE}: not JSON: {error}; 'dvc repro' makes it") from None

@@ -12,11 +12,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from stages.lib.core import manifest
 from stages.lib.core.paths import BACKBONE
+from stages.lib.encoder import tokenizer as tokenizers
 
 
 def create(labels: Sequence[str]) -> PreTrainedModel:
     """A classifier of `labels` in float32: the backbone's weights, a head drawn from PyTorch's
     generator."""
+    tokenizers.check_present(BACKBONE)
     # Each time it would tell that the head is new.
     transformers.logging.set_verbosity_error()
     return AutoModelForSequenceClassification.from_pretrained(
