@@ -26,6 +26,8 @@ def create(labels: Sequence[str]) -> PreTrainedModel:
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
+        # Whatever the backbone was trained for: the saved model would be read as that.
+        problem_type=None,
         dtype=torch.float32,
         use_safetensors=True,
     )
