@@ -255,6 +255,24 @@ def test_a_report_that_fails_keeps_the_one_before(after):
     assert {path: path.read_bytes() for path in after.path.glob("metrics/report/*")} == before
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "value"),
+    [
+        ("download", "HF_ENDPOINT", "http://[hub"),
+        ("download", "HF_HUB_ETAG_TIMEOUT", "soon"),
+        ("svm", "DVC_STAGE", "nowhere"),
+        ("extract_cls_features", "PMI_SIZE", "2"),
+        ("extract_cls_features", "LOCAL_RANK", "abc"),
+    ],
+)
+def test_a_variable_that_cannot_be_understood_is_one_line(after, stage, name, value):
+    (line,) = error_lines(
+        after.run("python", "-m", f"stages.{stage}", check=False, **{name: value})
+    )
+    assert "environment variable" in line
+    assert name in line
+
+
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 @pytest.mark.parametrize(
     ("stage", "file"),
@@ -274,6 +292,48 @@ def test_data_of_an_earlier_stage_that_are_broken_are_named(after, damage, stage
         path.write_bytes(content[: len(content) // 2])
     (line,) = error_lines(after.run("python", "-m", f"stages.{stage}", check=False))
     assert line.startswith(f"error: {file}: ")
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "content"),
+    [
+        ("tokenize", "data/raw/about.json", None),
+        ("tokenize", "data/raw/about.json", b"{"),
+        ("cards", "data/predictions/svm.csv", None),
+    ],
+)
+def test_files_beside_the_data_that_are_broken_are_named(after, stage, file, content):
+    (after.path / file).unlink()
+    if content is not None:
+        (after.path / file).write_bytes(content)
+    (line,) = error_lines(after.run("python", "-m", f"stages.{stage}", check=False))
+    assert line.startswith(f"error: {file}: ")
+    assert line.endswith("; 'dvc repro' makes it")
+
+
+def test_a_training_without_a_backbone_does_not_ask_the_hub_for_one(after):
+    shutil.rmtree(after.path / "data/backbone")
+    (line,) = error_lines(after.run("python", "-m", "stages.lora", "lora", check=False))
+    assert line == "error: data/backbone: no backbone in it; 'dvc repro' makes it"
+
+
+@pytest.mark.parametrize("what", ["file", "broken link"])
+def test_a_file_where_a_folder_should_be_is_one_line(after, what):
+    shutil.rmtree(after.path / "data")
+    if what == "file":
+        (after.path / "data").touch()
+    else:
+        (after.path / "data").symlink_to("nowhere")
+    (line,) = error_lines(after.run("python", "-m", "stages.download", check=False))
+    assert line == "error: data: file exists; what was there before is as it was"
+
+
+def test_a_library_that_is_not_pinned_is_named(after):
+    path = after.path / "libraries.yaml"
+    path.write_text(path.read_text().replace("scikit-learn", "scikit-lern"))
+    done = after.run("python", "-m", "stages.svm", check=False, DVC_STAGE="svm")
+    (line,) = error_lines(done)
+    assert line.startswith("error: svm: libraries.yaml: scikit-learn: missing; ")
 
 
 def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from stages.lib.core.errors import InputError
 
@@ -30,6 +30,11 @@ def read_yaml(path: str) -> Any:
         where = f" line {mark.line + 1}" if mark else ""
         problem = " ".join((error.problem or "not valid YAML").split())
         raise InputError(f"{path}:{where} {problem}") from None
+    except RecursionError:
+        raise InputError(f"{path}: lists or sections within each other are too deep") from None
+    except (YAMLError, ValueError) as error:
+        # A character that YAML forbids; a day that no calendar has, an integer of 5,000 digits.
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
 @functools.cache
@@ -37,7 +42,12 @@ def _declared() -> dict[str, set[str]]:
     """Return the keys that the running stage declares under `params`, by file."""
     name = os.environ["DVC_STAGE"]
     declared: dict[str, set[str]] = {"params.yaml": set(), LIBRARIES: set()}
-    for entry in read_yaml("dvc.yaml")["stages"][name].get("params", []):
+    stages = read_yaml("dvc.yaml")["stages"]
+    if name not in stages:
+        raise InputError(
+            f"environment variable DVC_STAGE: {name!r} is wrong: DVC sets it to a stage of dvc.yaml"
+        )
+    for entry in stages[name].get("params", []):
         for path, keys in entry.items() if isinstance(entry, dict) else [("params.yaml", [entry])]:
             declared.setdefault(path, set()).update(keys)
     return declared
@@ -58,12 +68,14 @@ def check_libraries() -> None:
     """Raise InputError if DVC runs the stage and a library it declares has another version."""
     if "DVC_STAGE" not in os.environ:
         return
-    pinned = read_yaml(LIBRARIES)
+    pinned = read_yaml(LIBRARIES) or {}
     for name in sorted(_declared()[LIBRARIES]):
         try:
             found = metadata.version(name).partition("+")[0]
         except metadata.PackageNotFoundError:
             found = "no version"
+        if name not in pinned:
+            raise InputError(f"{LIBRARIES}: {name}: missing; {found} is installed")
         if found != str(pinned[name]):
             raise InputError(
                 f"{LIBRARIES}: {name}: {pinned[name]} is pinned but {found} is installed; "

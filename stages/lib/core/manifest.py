@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from stages.lib.core.errors import InputError
+
 FILE = "about.json"
 
 
@@ -21,5 +23,8 @@ def write(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """Read the about.json in `directory`."""
-    return json.loads((directory / FILE).read_text(encoding="utf-8"))
+    """Read the about.json in `directory`. Raises InputError if it is not JSON."""
+    try:
+        return json.loads((directory / FILE).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{directory / FILE}: not JSON: {error}; 'dvc repro' creates it") from None

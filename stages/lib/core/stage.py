@@ -16,14 +16,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.lib.core import declarations, restoring
+from stages.lib.core import declarations, environment, restoring
 from stages.lib.core.errors import InputError
 
 # torchrun, which Accelerate uses, sets these variables for the processes that it starts.
 _WORLD_SIZE = os.environ.get("WORLD_SIZE", "1")
 PROCESSES = int(_WORLD_SIZE) if _WORLD_SIZE.isdecimal() else 1
 _PARENT = os.getppid()
-IS_MAIN = os.environ.get("RANK", "0") == "0"
+IS_MAIN = PROCESSES == 1 or os.environ.get("RANK", "0") == "0"
+# Before the libraries that read them are imported; `run` tells.
+_MISTAKES = environment.take_out_mistakes()
 
 # Progress bars would clutter logs. tqdm reads this variable on import, after this module's import.
 if not (sys.stderr.isatty() and IS_MAIN):
@@ -44,6 +46,7 @@ _OF_THE_MACHINE = {
     errno.ELOOP,
     errno.ENOTDIR,
     errno.EISDIR,
+    errno.EEXIST,
 }
 # PyTorch, Arrow and NumPy report exhausted memory only in the text of the message.
 _NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size")
@@ -67,11 +70,7 @@ def run(main: Callable[[], None]) -> None:
         try:
             if PROCESSES > 1 or "DVC_STAGE" in os.environ:
                 _end_with_the_parent()
-            if not _WORLD_SIZE.isdecimal():
-                raise InputError(
-                    f"environment variable WORLD_SIZE: {_WORLD_SIZE!r} is wrong: it should be a "
-                    "number of processes, as torchrun sets it"
-                )
+            _check_environment()
             declarations.check_libraries()
             main()
             # All outputs are written, so a signal from here on interrupts nothing.
@@ -98,6 +97,8 @@ def run(main: Callable[[], None]) -> None:
         if PROCESSES > 1 and isinstance(error, RuntimeError) and _LOST.search(str(error)):
             _stop(_ended())
         number = _errno(error)
+        if number == errno.ENOENT and _is_of_the_pipeline(error):
+            _stop(f"{error.filename}: no such file; 'dvc repro' makes it")
         if number not in _OF_THE_MACHINE:
             if not _is_first():
                 sys.exit(1)
@@ -113,6 +114,16 @@ def _handle(handler: Any) -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
+
+
+def _check_environment() -> None:
+    if not _WORLD_SIZE.isdecimal():
+        raise InputError(
+            f"environment variable WORLD_SIZE: {_WORLD_SIZE!r} is wrong: it should be a "
+            "number of processes, as torchrun sets it"
+        )
+    if _MISTAKES:
+        raise InputError(_MISTAKES[0])
 
 
 def _terminate(*_: Any) -> None:
@@ -133,6 +144,12 @@ def _end_with_the_parent() -> None:
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
         if os.getppid() != _PARENT:
             raise _Terminated
+
+
+def _is_of_the_pipeline(error: Exception) -> bool:
+    """Whether stages make the file of the error: what is missing elsewhere is a bug."""
+    parts = Path(str(getattr(error, "filename", ""))).parts
+    return parts[:1] in (("data",), ("metrics",))
 
 
 def _is_first() -> bool:

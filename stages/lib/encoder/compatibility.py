@@ -12,6 +12,9 @@ from transformers import AutoConfig, AutoModel
 from stages.lib.core.errors import InputError
 from stages.lib.encoder import tokenizer as tokenizers
 
+# No vocabulary has it whole: a tokenizer without a token for what it does not know stops here.
+_UNKNOWN = "\ue000"
+_FLOATS = ("F64", "F32", "F16", "BF16")
 _OF_A_LAYER = re.compile(r"\blayers?\.\d+\.")
 
 
@@ -25,6 +28,10 @@ def check(directory: Path, place: str) -> list[str]:
     """
     with _named(f"{place}/config.json"):
         config = AutoConfig.from_pretrained(directory)
+    if not config.return_dict:
+        raise InputError(
+            f"{place}/config.json: return_dict is false, expected true, or no such key"
+        )
     if config.num_hidden_layers < 1:
         raise InputError(
             f"{place}/config.json: {config.num_hidden_layers} layers, expected at least 1"
@@ -34,9 +41,13 @@ def check(directory: Path, place: str) -> list[str]:
             tokenizer = tokenizers.load(directory)
         except InputError as error:
             raise InputError(str(error).replace(str(directory), place)) from None
+        tokenizer(_UNKNOWN)
     try:
-        with safetensors.safe_open(directory / "model.safetensors", "numpy"):
-            pass
+        with safetensors.safe_open(directory / "model.safetensors", "numpy") as weights:
+            kinds = {
+                name: weights.get_slice(name).get_dtype()
+                for name in weights.keys()  # noqa: SIM118
+            }
     except safetensors.SafetensorError as error:
         raise InputError(
             f"{place}/model.safetensors: not a complete safetensors file: {error}"
@@ -60,11 +71,20 @@ def check(directory: Path, place: str) -> list[str]:
             f"{place}: {name} is {list(found)} in the weights and {list(expected)} by the config: "
             f"{contradiction}"
         )
+    for name, kind in kinds.items():
+        # Read without the scales that belong to them, they would be taken for the weights.
+        if name.endswith((".weight", ".bias")) and kind not in _FLOATS:
+            raise InputError(
+                f"{place}/model.safetensors: {name} is {kind}, expected one of "
+                f"{', '.join(_FLOATS)}; quantized weights are not read"
+            )
     rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
+    # A vocabulary may skip numbers.
+    tokens = max(len(tokenizer), *(number + 1 for number in tokenizer.get_vocab().values()))
+    if tokens > rows:
         raise InputError(
-            f"{place}: the tokenizer has {len(tokenizer)} tokens but the embedding has {rows} "
-            "rows; they do not belong together"
+            f"{place}: the tokenizer has {tokens} tokens but the embedding has {rows} rows; they "
+            "do not belong together"
         )
     if unused := sum(bool(_OF_A_LAYER.search(name)) for name in report["unexpected_keys"]):
         return [

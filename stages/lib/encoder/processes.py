@@ -10,6 +10,8 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather, parse_flag_from_env
 
+from stages.lib.core.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,14 @@ def state() -> PartialState:
     The device is CUDA if there is one, otherwise the CPU.
     """
     cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
-    return PartialState(cpu=cpu)
+    try:
+        return PartialState(cpu=cpu)
+    except ValueError as error:
+        # What a launcher has not set, or something else has.
+        raise InputError(
+            f"environment variables of a launcher (WORLD_SIZE, RANK, LOCAL_RANK, PMI_SIZE, ...) do "
+            f"not fit together: {error}"
+        ) from None
 
 
 def from_main(make: Callable[[], T]) -> T:

@@ -7,6 +7,12 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from stages.lib.core.errors import InputError
 
 
+def check_present(directory: Path) -> None:
+    """Raise InputError where there is no backbone: transformers would look for it on the Hub."""
+    if not (directory / "config.json").is_file():
+        raise InputError(f"{directory}: no backbone in it; 'dvc repro' makes it")
+
+
 def load(directory: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer in `directory`.
 
@@ -14,6 +20,7 @@ def load(directory: Path) -> PreTrainedTokenizerBase:
     config, or when it does not start a text with the token whose hidden state represents the text:
     [CLS] or <s>.
     """
+    check_present(directory)
     tokenizer = AutoTokenizer.from_pretrained(directory)
     if tokenizer.pad_token_id is None:
         raise InputError(f"{directory}: the tokenizer has no padding token")

@@ -62,7 +62,10 @@ class Model:
             device=self.network.device,
             progress=tqdm(disable=True) if progress is None else progress,
         )
-        return self.finish(values)
+        scores = self.finish(values)
+        if not np.isfinite(scores).all():
+            raise InputError("probabilities are not finite: the weights or --precision do that")
+        return scores
 
 
 def load(directory: Path, chosen: str) -> Model:
@@ -75,7 +78,18 @@ def load(directory: Path, chosen: str) -> Model:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     loaders = {"classifier": _load_classifier, "adapter": _load_adapter, "svm": _load_svm}
-    model = loaders[registry.kind(directory)](directory)
+    try:
+        model = loaders[registry.kind(directory)](directory)
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        # Each library has types of its own for content that it does not understand.
+        raise InputError(
+            f"{directory}: cannot be loaded: {type(error).__name__}: {error}"
+        ) from None
+    _check_labels(directory, model)
     if model.tokenizer.pad_token_id is None:
         raise InputError(f"{directory}: its tokenizer has no padding token")
     first_token.only(model.network)
@@ -83,6 +97,18 @@ def load(directory: Path, chosen: str) -> Model:
     model.network.to(precision.device(), precision.DTYPES[chosen])  # type: ignore[arg-type]
     model.network.eval()
     return model
+
+
+def _check_labels(directory: Path, model: Model) -> None:
+    """Raise InputError unless each text has one of several labels: the probabilities say so."""
+    if len(model.labels) < 2:
+        raise InputError(f"{directory}: it has one label: not a classifier of two or more")
+    config = model.network.config
+    if getattr(config, "problem_type", None) == "multi_label_classification":
+        raise InputError(
+            f"{directory}: a text may have several of its labels (problem_type in config.json); "
+            "expected one label a text"
+        )
 
 
 def _load_classifier(directory: Path) -> Model:

@@ -228,6 +228,7 @@ def _is_text(kind: pa.DataType) -> bool:
         for check in (
             pa.types.is_string,
             pa.types.is_large_string,
+            pa.types.is_string_view,
             pa.types.is_binary,
             pa.types.is_large_binary,
         )

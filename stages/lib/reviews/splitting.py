@@ -183,7 +183,8 @@ def _names(stored: dict[str, _Stored], order: Sequence[str] | None) -> dict[str,
 
 def _rank(value: str) -> tuple[int, int, str]:
     """Return a sort key that orders integers by value, before other text."""
-    if re.fullmatch("-?(0|[1-9][0-9]*)", value):
+    # Python converts at most 4,300 digits.
+    if re.fullmatch("-?(0|[1-9][0-9]{0,999})", value):
         return 0, int(value), value
     return 1, 0, value
 

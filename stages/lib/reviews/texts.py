@@ -111,7 +111,8 @@ def _parquet(source: str, name: str, column: str | None) -> Iterator[str]:
         schema = file.schema_arrow
         field = schema.field(_place(column, schema.names, name))
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+        if not any(check(kind) for check in checks):
             raise InputError(f"{name}: column '{field.name}' holds {kind}, expected text")
         row = 0
         for batch in file.iter_batches(CHUNK, columns=[field.name]):

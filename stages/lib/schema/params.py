@@ -25,7 +25,8 @@ PATH = "params.yaml"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(gt=0)]
+# No more than an index of PyTorch holds.
+Count = Annotated[int, Field(gt=0, lt=2**31)]
 Name = Annotated[str, Field(min_length=1)]
 
 _SHORT = reprlib.Repr()
@@ -152,14 +153,18 @@ def check_targets(backbone: Path) -> None:
     Every stage calls this, so that a misspelled name stops the run before slow work starts.
     """
     params = parse(declarations.read_yaml(PATH))
-    with safetensors.safe_open(backbone / "model.safetensors", "numpy") as weights:
-        layers = {
-            name.removesuffix(".weight").rpartition(".")[2]
-            for name in weights.keys()  # noqa: SIM118
-            if name.endswith(".weight")
-            and "embeddings" not in name
-            and len(weights.get_slice(name).get_shape()) == 2
-        }
+    path = backbone / "model.safetensors"
+    try:
+        with safetensors.safe_open(path, "numpy") as weights:
+            layers = {
+                name.removesuffix(".weight").rpartition(".")[2]
+                for name in weights.keys()  # noqa: SIM118
+                if name.endswith(".weight")
+                and "embeddings" not in name
+                and len(weights.get_slice(name).get_shape()) == 2
+            }
+    except safetensors.SafetensorError as error:
+        raise InputError(f"{path}: not whole safetensors: {error}") from None
     for name, section in params:
         if isinstance(section, Lora) and section.targets != "auto":
             for target in section.targets:
@@ -191,7 +196,7 @@ def _describe(error: Mapping[str, Any], content: dict[str, Any]) -> str:
     name = ".".join(str(step) for step in path)
     if error["type"] == "missing":
         return f"{name}: missing"
-    if error["type"] == "extra_forbidden":
+    if error["type"] in ("extra_forbidden", "invalid_key"):
         known = _known_names(path[:-1])
         close = difflib.get_close_matches(str(path[-1]), known, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"

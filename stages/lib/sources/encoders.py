@@ -32,9 +32,13 @@ def check_files(names: set[str], where: str) -> None:
         raise InputError(f"{where} lacks {CONFIG}")
     if WEIGHTS not in names:
         pickled = sorted(name for name in names if name.endswith(".bin"))
-        hint = (
-            f"; {pickled[0]} is pickled and is not read: save it as safetensors" if pickled else ""
-        )
+        parts = sorted(name for name in names if name.endswith(".safetensors"))
+        if parts:
+            hint = f"; {parts[0]} is not read: save all weights in one file"
+        elif pickled:
+            hint = f"; {pickled[0]} is pickled and is not read: save it as safetensors"
+        else:
+            hint = ""
         raise InputError(f"{where} lacks {WEIGHTS}{hint}")
     if not any(files <= names for files in _TOKENIZERS):
         raise InputError(f"{where} lacks tokenizer.json")

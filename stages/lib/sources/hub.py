@@ -76,7 +76,14 @@ def check_reachable(*, official: bool = True) -> None:
             raise Unreachable("source hub: HF_HUB_OFFLINE is set and the local cache lacks files")
         return
     try:
-        get_session().head(ENDPOINT, timeout=10)
+        session = get_session()
+    except (ValueError, OSError, httpx2.InvalidURL) as error:
+        raise InputError(
+            f"source hub: the connection cannot be set up: {error}; check the environment "
+            "variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from None
+    try:
+        session.head(ENDPOINT, timeout=10)
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as error:
         raise Unreachable(f"source hub: no connection to {ENDPOINT} ({error})") from None
     except httpx2.TransportError:
@@ -357,6 +364,12 @@ def _told(where: str) -> Iterator[None]:
             raise _refused(where, error.__cause__) from None
         reason = error.__cause__ or "not in the local cache"
         raise InputError(f"{where}: cannot be downloaded: {reason}") from None
+    except httpx2.LocalProtocolError:
+        # It says which header, and so the token.
+        raise InputError(
+            f"{where}: the Hub's client cannot ask: the token (HF_TOKEN) has a character that no "
+            "token has"
+        ) from None
     except (ValueError, FileMetadataError) as error:
         raise InputError(f"{where}: {ENDPOINT} does not answer as a Hub does: {error}") from None
     except (httpx2.TransportError, OSError) as error:

@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from stages.lib.core import manifest
 from stages.lib.core.paths import BACKBONE
+from stages.lib.encoder import tokenizer as tokenizers
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -22,6 +23,7 @@ def create(labels: Sequence[str]) -> PreTrainedModel:
 
     The head is initialized at random from PyTorch's global generator.
     """
+    tokenizers.check_present(BACKBONE)
     # transformers would warn each time that the head is newly initialized.
     transformers.logging.set_verbosity_error()
     return AutoModelForSequenceClassification.from_pretrained(
@@ -29,6 +31,8 @@ def create(labels: Sequence[str]) -> PreTrainedModel:
         num_labels=len(labels),
         id2label=dict(enumerate(labels)),
         label2id={label: index for index, label in enumerate(labels)},
+        # Whatever the backbone was trained for: the saved model would be read as that.
+        problem_type=None,
         dtype=torch.float32,
         use_safetensors=True,
     )
@@ -78,7 +82,7 @@ def save(model: "PreTrainedModel | PeftModel", directory: Path, data: dict[str, 
     for config in getattr(model, "peft_config", {}).values():
         # PEFT makes them sets, whose order in the file would differ from run to run.
         config.target_modules = sorted(config.target_modules)
-        config.modules_to_save = sorted(config.modules_to_save)
+        config.modules_to_save = sorted(set(config.modules_to_save))
     model.save_pretrained(str(directory))
     # PEFT writes a model card template; the cards stage writes the complete card.
     (directory / "README.md").unlink(missing_ok=True)

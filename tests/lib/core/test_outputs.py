@@ -190,3 +190,14 @@ def test_json_keeps_order_and_refuses_what_is_not_json(tmp_path):
     with pytest.raises(ValueError, match="Out of range float"):
         outputs.write_json(path, {"b": float("nan")})
     assert path.read_text() == '{\n  "b": 1,\n  "a": "ü"\n}\n'
+
+
+def test_a_link_to_a_directory_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/kept").touch()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with outputs.replacing_directory(tmp_path / "out") as aside:
+        (aside / "new").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert (tmp_path / "elsewhere/kept").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]

@@ -4,6 +4,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from stages.lib.core.errors import InputError
@@ -115,6 +116,41 @@ def test_a_tokenizer_that_does_not_fit_the_embedding_is_refused(directory):
         f"mine: the tokenizer has {rows + 1} tokens but the embedding has {rows} rows; "
         "they do not belong together"
     )
+
+
+@pytest.mark.parametrize(
+    "place", ["embeddings.word_embeddings.weight", "embeddings.LayerNorm.bias"]
+)
+def test_quantized_weights_are_refused(directory, place):
+    def change(weights):
+        weights[place] = weights[place].mul(20).to(torch.int8)
+
+    change_weights(directory, change)
+    assert line(directory) == (
+        f"mine/model.safetensors: {place} is I8, expected one of F64, F32, F16, BF16; quantized "
+        "weights are not read"
+    )
+
+
+def test_a_config_whose_model_gives_tuples_is_refused(directory):
+    change_config(directory, return_dict=False)
+    assert line(directory).startswith("mine/config.json: return_dict is false, ")
+
+
+def test_a_vocabulary_that_skips_numbers_is_measured_by_the_last(directory):
+    path = directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["vocab"]["witty"] = 99
+    path.write_text(json.dumps(tokenizer))
+    assert line(directory).startswith("mine: the tokenizer has 100 tokens but the embedding has ")
+
+
+def test_a_tokenizer_without_a_token_for_the_unknown_is_refused(directory):
+    path = directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["unk_token"] = "[NONE]"
+    path.write_text(json.dumps(tokenizer))
+    assert "Missing [UNK] token" in line(directory)
 
 
 def test_a_tokenizer_that_pads_with_another_token_than_the_config_says_is_refused(directory):

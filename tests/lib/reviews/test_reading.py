@@ -47,8 +47,23 @@ def fails(call, *args, **kwargs):
             "label": pa.array([1, 0], pa.uint8()),
             "id": [7, 8],
         },
+        {
+            "text": pa.array(["a great film", "a dull film"], pa.string_view()),
+            "label": pa.array(["1", "0"], pa.string_view()),
+        },
     ],
-    ids=["csv", "bom", "crlf", "order", "quotes", "parquet", "strings", "dictionary", "uint8"],
+    ids=[
+        "csv",
+        "bom",
+        "crlf",
+        "order",
+        "quotes",
+        "parquet",
+        "strings",
+        "dictionary",
+        "uint8",
+        "views",
+    ],
 )
 def test_good_files_give_the_same_table(tmp_path, content):
     table = read(write(tmp_path, content))

@@ -243,3 +243,9 @@ def test_a_split_in_several_files_is_named_by_the_first():
     assert fails(splitting.assemble, files, seed=0) == (
         "train-0.csv and 1 more: all reviews have the label a; a split needs two labels or more"
     )
+
+
+def test_a_label_of_more_digits_than_python_reads_is_a_word():
+    long = "9" * 5000
+    _, labels, _ = assemble(train=["7", long] * 2, validation=["7", long], test=["7", long])
+    assert labels == ["7", long]

@@ -27,7 +27,7 @@ def test_a_very_long_field_is_a_field(tmp_path):
     assert read(tmp_path / "a.csv", b"text\n" + b"a" * 200_000) == ["a" * 200_000]
 
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), None], ids=str)
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), None], ids=str)
 def test_a_parquet_has_text_of_any_kind(tmp_path, kind):
     column = pa.array(["a", None, "c"], kind)
     column = column if kind else column.dictionary_encode()

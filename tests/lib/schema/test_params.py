@@ -85,6 +85,16 @@ def change(content, path, value):
         ("launch", " ", "launch: ' ' is wrong: it should be a command such as 'python'"),
         ("launch", 2, "launch: 2 is wrong: it should be a command such as 'python'"),
         ("seed", -1, "seed: -1 is wrong: it should be greater than or equal to 0"),
+        (
+            "lora.r",
+            10**30,
+            f"lora.r: {10**30} is wrong: it should be less than 2147483648",
+        ),
+        (
+            "finetune-head.epochs",
+            2**31,
+            "finetune-head.epochs: 2147483648 is wrong: it should be less than 2147483648",
+        ),
         ("svm.C", "big", "svm.C.0: 'big' is wrong: it should be a valid number"),
         ("svm.C", [0.1, 0], "svm.C.1: 0 is wrong: it should be greater than 0"),
         (
@@ -188,6 +198,31 @@ def test_broken_yaml_is_one_line_with_the_line_number(tmp_path, monkeypatch, tex
         params.load("seed")
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("seed: 2020-13-45\n", "not valid YAML: month must be in 1..12"),
+        ("seed: !!int abc\n", "not valid YAML: invalid literal for int"),
+        (f"seed: {'9' * 5000}\n", "not valid YAML: Exceeds the limit"),
+        ("seed: 0 # \x07\n", "not valid YAML: unacceptable character #x0007"),
+        (f"seed: {'[' * 3000}{']' * 3000}\n", "lists or sections within each other are too deep"),
+    ],
+    ids=["day", "tag", "digits", "control", "deep"],
+)
+def test_what_yaml_cannot_hold_is_one_line(tmp_path, monkeypatch, text, reason):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(InputError) as error:
+        params.load("seed")
+    assert str(error.value).startswith(f"params.yaml: {reason}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_that_is_no_text_is_an_unknown_parameter(content):
+    with pytest.raises(InputError, match=r"^params.yaml: 1: unknown parameter; known: source, "):
+        params.parse({**content, 1: 2})
+
+
 def test_not_utf8_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_bytes(b"seed: \xff\n")
@@ -248,3 +283,13 @@ def test_adapters_go_only_where_the_backbone_has_layers(miniature, tmp_path, mon
     )
     # Who replaces the backbone is not stopped by the one before.
     params.load("backbone")
+
+
+def test_a_broken_backbone_is_named(tmp_path, monkeypatch):
+    content = Path("params.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(content)
+    Path("data/backbone").mkdir(parents=True)
+    Path("data/backbone/model.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"^data/backbone/model.safetensors: not whole "):
+        params.load("svm")

@@ -145,6 +145,24 @@ def test_the_token_is_sent_and_never_printed(download, server):
     assert "hf_secret" not in done.stdout + done.stderr
 
 
+def test_a_token_that_cannot_be_sent_is_not_printed(download):
+    done = download(HF_TOKEN="hf_\fsecret")
+    assert fails_with(done, "the token (HF_TOKEN) has a character that no token has")
+    assert "secret" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTPS_PROXY", "foo://bar"),
+        ("HTTPS_PROXY", "http://proxy:port"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+    ],
+)
+def test_a_connection_that_cannot_be_set_up_says_what_to_check(download, name, value):
+    assert fails_with(download(**{name: value}), "the connection cannot be set up: ", name)
+
+
 def test_too_many_requests_are_repeated_after_the_time_asked_for(download, server):
     server.faults["rotten_tomatoes"] = hub.first(1, hub.status(429, "slow down", Retry_After="1"))
     assert download().returncode == 0

@@ -227,3 +227,11 @@ def test_another_architecture_is_refused(backbone, tmp_path):
         f"backbone.path: {backbone}/config.json: model_type is 'gpt2', expected one of "
         "'distilbert', 'bert', 'roberta', 'electra', 'modernbert'"
     )
+
+
+def test_weights_in_several_files_are_refused(backbone, tmp_path):
+    (backbone / "model.safetensors").rename(backbone / "model-00001-of-00002.safetensors")
+    assert fails(local.backbone, backbone, tmp_path) == (
+        f"backbone.path: {backbone} lacks model.safetensors; model-00001-of-00002.safetensors is "
+        "not read: save all weights in one file"
+    )

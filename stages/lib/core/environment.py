@@ -1,0 +1,39 @@
+"""Environment variables at which libraries stop as soon as they are imported.
+
+The Hub's client reads its own then, where the traceback would be all that a user sees.
+"""
+
+import os
+from urllib.parse import urlsplit
+
+
+def take_out_mistakes() -> list[str]:
+    """Take what cannot be read out of the environment; gives a line for each."""
+    checks = {
+        "HF_ENDPOINT": (_is_address, "an address such as https://huggingface.co"),
+        "HF_HUB_ETAG_TIMEOUT": (_is_whole, "a whole number of seconds"),
+        "HF_HUB_DOWNLOAD_TIMEOUT": (_is_whole, "a whole number of seconds"),
+    }
+    lines = []
+    for name, (check, wanted) in checks.items():
+        value = os.environ.get(name)
+        if value is not None and not check(value):
+            del os.environ[name]
+            lines.append(f"environment variable {name}: {value!r} is wrong: it should be {wanted}")
+    return lines
+
+
+def _is_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        # Reading the port checks it.
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_whole(value: str) -> bool:
+    try:
+        return int(value) > 0
+    except ValueError:
+        return False
