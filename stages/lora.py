@@ -54,7 +54,7 @@ def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # it may be a fraction
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # PEFT takes fractions too
         lora_dropout=settings.dropout,
         target_modules=targets,
         modules_to_save=classifier.head(model),
