@@ -308,13 +308,13 @@ def test_files_beside_the_data_that_are_broken_are_named(after, stage, file, con
         (after.path / file).write_bytes(content)
     (line,) = error_lines(after.run("python", "-m", f"stages.{stage}", check=False))
     assert line.startswith(f"error: {file}: ")
-    assert line.endswith("; 'dvc repro' makes it")
+    assert line.endswith("; 'dvc repro' creates it")
 
 
 def test_a_training_without_a_backbone_does_not_ask_the_hub_for_one(after):
     shutil.rmtree(after.path / "data/backbone")
     (line,) = error_lines(after.run("python", "-m", "stages.lora", "lora", check=False))
-    assert line == "error: data/backbone: no backbone in it; 'dvc repro' makes it"
+    assert line == "error: data/backbone: no backbone in it; 'dvc repro' creates it"
 
 
 @pytest.mark.parametrize("what", ["file", "broken link"])

@@ -1,6 +1,6 @@
-"""Environment variables at which libraries stop as soon as they are imported.
+"""Environment variables that stop a library when it is imported.
 
-The Hub's client reads its own then, where the traceback would be all that a user sees.
+The Hub's client reads its own variables at import, and a user would see only its traceback.
 """
 
 import os
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 def take_out_mistakes() -> list[str]:
-    """Take what cannot be read out of the environment; gives a line for each."""
+    """Remove variables that cannot be read from the environment; return a message for each."""
     checks = {
         "HF_ENDPOINT": (_is_address, "an address such as https://huggingface.co"),
         "HF_HUB_ETAG_TIMEOUT": (_is_whole, "a whole number of seconds"),

@@ -96,14 +96,13 @@ def run(main: Callable[[], None]) -> None:
     except Exception as error:
         if PROCESSES > 1 and isinstance(error, RuntimeError) and _LOST.search(str(error)):
             _stop(_ended())
-        number = _errno(error)
-        if number == errno.ENOENT and _is_of_the_pipeline(error):
-            _stop(f"{error.filename}: no such file; 'dvc repro' makes it")
+        number, filename = _errno(error), getattr(error, "filename", None)
+        if number == errno.ENOENT and filename and _is_of_the_pipeline(filename):
+            _stop(f"{filename}: no such file; 'dvc repro' creates it")
         if number not in _OF_THE_MACHINE:
             if not _is_first():
                 sys.exit(1)
             raise
-        filename = getattr(error, "filename", None)
         where = f"{filename}: " if filename else ""
         _stop(f"{where}{os.strerror(number).lower()}; the previous outputs are unchanged")
 
@@ -146,10 +145,9 @@ def _end_with_the_parent() -> None:
             raise _Terminated
 
 
-def _is_of_the_pipeline(error: Exception) -> bool:
-    """Whether stages make the file of the error: what is missing elsewhere is a bug."""
-    parts = Path(str(getattr(error, "filename", ""))).parts
-    return parts[:1] in (("data",), ("metrics",))
+def _is_of_the_pipeline(filename: object) -> bool:
+    """Return whether stages write this file; a file that is missing elsewhere is a bug."""
+    return Path(str(filename)).parts[:1] in (("data",), ("metrics",))
 
 
 def _is_first() -> bool:

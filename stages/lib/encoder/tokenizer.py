@@ -8,9 +8,9 @@ from stages.lib.core.errors import InputError
 
 
 def check_present(directory: Path) -> None:
-    """Raise InputError where there is no backbone: transformers would look for it on the Hub."""
+    """Raise InputError if there is no backbone; transformers would look for it on the Hub."""
     if not (directory / "config.json").is_file():
-        raise InputError(f"{directory}: no backbone in it; 'dvc repro' makes it")
+        raise InputError(f"{directory}: no backbone in it; 'dvc repro' creates it")
 
 
 def load(directory: Path) -> PreTrainedTokenizerBase:

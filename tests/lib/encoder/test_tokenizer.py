@@ -52,4 +52,4 @@ def test_the_limit_is_the_smaller_of_the_tokenizers_and_the_positions(directory)
 
 
 def test_a_backbone_that_is_not_there_is_not_looked_for_on_the_hub(tmp_path):
-    assert fails(tmp_path / "backbone") == "no backbone in it; 'dvc repro' makes it"
+    assert fails(tmp_path / "backbone") == "no backbone in it; 'dvc repro' creates it"
