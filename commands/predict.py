@@ -54,8 +54,8 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--file",
-        help="a .txt file with one text per line, or a .csv or .parquet file; '-' (or giving no "
-        "texts) reads standard input: one text per line, or CSV with --text-column",
+        help="a .txt file with one text per line, or a .csv, .tsv, .jsonl or .parquet file; '-' "
+        "(or giving no texts) reads standard input: one text per line, or CSV with --text-column",
     )
     parser.add_argument(
         "--text-column", metavar="NAME", help="the column with the texts (default: text)"

@@ -31,7 +31,7 @@ def params_and_libraries(name):
 
 def outputs(name):
     stage = STAGES[name]
-    entries = stage.get("outs", []) + stage.get("metrics", [])
+    entries = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
     return {next(iter(entry)) if isinstance(entry, dict) else entry for entry in entries}
 
 

@@ -201,7 +201,7 @@ def test_bf16_is_close_to_fp32(run):
         (["--model", "svm", "--file", "data"], "data: not a file"),
         (
             ["--model", "svm", "--file", "dvc.yaml"],
-            "dvc.yaml: '.yaml' cannot be read; it should be .txt, .csv or .parquet",
+            "dvc.yaml: '.yaml' cannot be read; it should be .txt, .parquet, .csv, .tsv or .jsonl",
         ),
         (
             ["--model", "svm", "--file", "data/raw/test.parquet", "--text-column", "review"],

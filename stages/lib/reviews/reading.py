@@ -23,6 +23,8 @@ ROWS = 4096
 BLOCK = 1 << 24
 
 Tables = Iterator[pa.Table]
+# The names of the columns to read: that of the texts, then that of the labels if they are wanted.
+Columns = tuple[str, ...]
 
 
 def read(path: Path, text: str = "text", label: str = "label") -> Tables:
@@ -30,7 +32,19 @@ def read(path: Path, text: str = "text", label: str = "label") -> Tables:
 
     Raises InputError that names the file, and the row (counted from 1) if a row is at fault.
     """
-    return validate(_named(path, READERS[path.suffix](path, text, label)), str(path), text, label)
+    tables = _named(path, READERS[path.suffix](path, (text, label)))
+    return validate(tables, str(path), text, label)
+
+
+def read_texts(path: Path, text: str = "text") -> Iterator[list[str]]:
+    """Yield the column `text` of such a file, some texts at a time, for a model to classify.
+
+    A missing text is read as an empty one. Raises InputError as `read` does.
+    """
+    rows = 0
+    for table in _named(path, READERS[path.suffix.lower()](path, (text,))):
+        yield pc.fill_null(_decode(table[text], str(path), text, rows), "").to_pylist()
+        rows += table.num_rows
 
 
 def _named(path: Path, tables: Tables) -> Tables:
@@ -43,26 +57,26 @@ def _named(path: Path, tables: Tables) -> Tables:
         raise InputError(f"{path}: cannot be read as {path.suffix[1:]}: {error}") from None
 
 
-def _read_parquet(path: Path, text: str, label: str) -> Tables:
+def _read_parquet(path: Path, columns: Columns) -> Tables:
     with parquet.opened(path) as file:
-        _check_columns(file.schema_arrow.names, str(path), text, label)
-        for batch in file.iter_batches(ROWS, columns=[text, label]):
+        _check_columns(file.schema_arrow.names, str(path), *columns)
+        for batch in file.iter_batches(ROWS, columns=list(columns)):
             yield pa.Table.from_batches([batch])
 
 
-def _read_csv(path: Path, text: str, label: str, delimiter: str = ",") -> Tables:
+def _read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Tables:
     options = {
         "read_options": pa.csv.ReadOptions(block_size=BLOCK),
         "parse_options": pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
     }
     with pa.csv.open_csv(path, **options) as file:
         names = file.schema.names
-    _check_columns(names, str(path), text, label)
+    _check_columns(names, str(path), *columns)
     # Columns are read as bytes, because our check of the encoding names the row and Arrow's does
     # not.
     convert = pa.csv.ConvertOptions(
-        include_columns=[text, label],
-        column_types={text: pa.binary(), label: pa.binary()},
+        include_columns=list(columns),
+        column_types=dict.fromkeys(columns, pa.binary()),
         strings_can_be_null=False,
     )
     with pa.csv.open_csv(path, convert_options=convert, **options) as file:
@@ -70,15 +84,15 @@ def _read_csv(path: Path, text: str, label: str, delimiter: str = ",") -> Tables
             yield pa.Table.from_batches([batch])
 
 
-def _read_tsv(path: Path, text: str, label: str) -> Tables:
-    return _read_csv(path, text, label, delimiter="\t")
+def _read_tsv(path: Path, columns: Columns) -> Tables:
+    return _read_csv(path, columns, delimiter="\t")
 
 
-def _read_jsonl(path: Path, text: str, label: str) -> Tables:
+def _read_jsonl(path: Path, columns: Columns) -> Tables:
     # Arrow's JSON reader converts text that looks like a date, and its errors name no row.
-    columns: dict[str, None] = {}
-    texts: list[bytes | None] = []
-    labels: list[bytes | None] = []
+    found: dict[str, None] = {}
+    values: list[list[bytes | None]] = []
+    example = ", ".join(f"{name!r}: ..." for name in columns)
     for row, line in enumerate(_lines(path), start=1):
         where = f"{path}: row {row}"
         try:
@@ -90,14 +104,19 @@ def _read_jsonl(path: Path, text: str, label: str) -> Tables:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not JSON: {error}") from None
         if not isinstance(content, dict):
-            raise InputError(f"{where}: not an object such as {{{text!r}: ..., {label!r}: ...}}")
-        columns.update(dict.fromkeys(content))
-        texts.append(_json_text(content.get(text), f"{where}: {text}"))
-        labels.append(_json_label(content.get(label), f"{where}: {label}"))
-        if len(texts) == ROWS:
-            yield _json_table(texts, labels, columns, path, text, label)
-            texts, labels = [], []
-    yield _json_table(texts, labels, columns, path, text, label)
+            raise InputError(f"{where}: not an object such as {{{example}}}")
+        found.update(dict.fromkeys(content))
+        text, *labels = columns
+        values.append(
+            [
+                _json_text(content.get(text), f"{where}: {text}"),
+                *(_json_label(content.get(label), f"{where}: {label}") for label in labels),
+            ]
+        )
+        if len(values) == ROWS:
+            yield _json_table(values, found, path, columns)
+            values = []
+    yield _json_table(values, found, path, columns)
 
 
 class _TwiceError(Exception):
@@ -121,15 +140,11 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 def _json_table(
-    texts: list[bytes | None],
-    labels: list[bytes | None],
-    columns: Iterable[str],
-    path: Path,
-    text: str,
-    label: str,
+    values: list[list[bytes | None]], found: Iterable[str], path: Path, columns: Columns
 ) -> pa.Table:
-    _check_columns(list(columns), str(path), text, label)
-    return pa.table([pa.array(texts, pa.binary()), pa.array(labels, pa.binary())], [text, label])
+    _check_columns(list(found), str(path), *columns)
+    of_columns = zip(*values, strict=True) if values else ([] for _ in columns)
+    return pa.table([pa.array(list(each), pa.binary()) for each in of_columns], list(columns))
 
 
 def _json_text(value: Any, where: str) -> bytes | None:
@@ -147,7 +162,7 @@ def _json_label(value: Any, where: str) -> bytes | None:
     return _json_text(value, where)
 
 
-READERS: dict[str, Callable[[Path, str, str], Tables]] = {
+READERS: dict[str, Callable[[Path, Columns], Tables]] = {
     ".parquet": _read_parquet,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
@@ -183,19 +198,24 @@ def _check_columns(names: list[str], place: str, *wanted: str) -> None:
 
 def _texts(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.ChunkedArray:
     """Validate a column of texts that follows `before` rows of the same file."""
-    if not _is_text(column.type):
-        raise InputError(f"{name}: column '{title}' holds {column.type}, expected text")
-    column = column.cast(pa.large_binary())
-    _refuse(pc.is_null(column), f"{title} is missing", name, before)
-    try:
-        texts = column.cast(pa.string())
-    except pa.ArrowInvalid:
-        row = before + _first_not_utf8(column)
-        raise InputError(f"{name}: row {row}: {title} is not UTF-8") from None
+    texts = _decode(column, name, title, before)
+    _refuse(pc.is_null(texts), f"{title} is missing", name, before)
     empty = pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0)
     _refuse(empty, f"{title} is empty", name, before)
     _refuse(pc.match_substring(texts, "\0"), f"{title} has a NUL byte", name, before)
     return texts
+
+
+def _decode(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.ChunkedArray:
+    """Convert a column of text of any type, which follows `before` rows, to strings."""
+    if not _is_text(column.type):
+        raise InputError(f"{name}: column '{title}' holds {column.type}, expected text")
+    column = column.cast(pa.large_binary())
+    try:
+        return column.cast(pa.string())
+    except pa.ArrowInvalid:
+        row = before + _first_not_utf8(column)
+        raise InputError(f"{name}: row {row}: {title} is not UTF-8") from None
 
 
 def _labels(column: pa.ChunkedArray, name: str, title: str, before: int) -> pa.ChunkedArray:
@@ -238,7 +258,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _first_not_utf8(column: pa.ChunkedArray) -> int:
     for row, value in enumerate(column, start=1):
         try:
-            value.as_py().decode("utf-8")
+            (value.as_py() or b"").decode("utf-8")
         except UnicodeDecodeError:
             return row
     raise AssertionError("all rows are UTF-8")

@@ -36,6 +36,17 @@ def test_a_parquet_has_text_of_any_kind(tmp_path, kind):
     assert list(chunks) == [["a", "", "c"]]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", b"id\ttext\n1\ta, b\n2\t\n"),
+        ("a.jsonl", b'{"text": "a, b", "id": 1}\n{"text": null}\n'),
+    ],
+)
+def test_what_trains_can_be_predicted(tmp_path, name, content):
+    assert read(tmp_path / name, content) == ["a, b", ""]
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".csv", ".parquet"])
 def test_chunks_are_of_a_fixed_size(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(texts, "CHUNK", 2)
@@ -60,13 +71,20 @@ def test_reading_goes_no_further_than_asked(tmp_path, monkeypatch):
     ("name", "content", "message"),
     [
         ("a.txt", b"a\n\xff\n", "line 2: not UTF-8"),
-        ("a.csv", b"text\n\xff\n", "line 2: not UTF-8"),
+        ("a.csv", b"text\n\xff\n", "row 1: text is not UTF-8"),
         ("a.csv", b"a,b\n1,2\n", "no column 'text'; the columns are: a, b; choose one with"),
         ("a.csv", b"text,text\n1,2\n", "more than one column 'text'"),
-        ("a.csv", b"text,b\n1\n", "line 2: the header has 2 fields, this has 1"),
-        ("a.csv", b'text\n"a\n', "line 2: not CSV: unexpected end of data"),
+        (
+            "a.csv",
+            b"text,b\n1\n",
+            "cannot be read as csv: CSV parse error: Row #2: Expected 2 columns, got 1",
+        ),
         ("a.parquet", b"PAR", "cannot be read as parquet"),
-        ("a.json", b"{}", "'.json' cannot be read; it should be .txt, .csv or .parquet"),
+        (
+            "a.json",
+            b"{}",
+            "'.json' cannot be read; it should be .txt, .parquet, .csv, .tsv or .jsonl",
+        ),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, message):
@@ -79,7 +97,7 @@ def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, me
 def test_a_parquet_that_is_not_utf_8_is_named_with_its_row(tmp_path):
     column = pa.array([b"a", b"\xff"]).view(pa.string())
     pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    with pytest.raises(InputError, match="row 2: not UTF-8"):
+    with pytest.raises(InputError, match="row 2: text is not UTF-8"):
         list(texts.chunks(str(tmp_path / "a.parquet"), None))
 
 
