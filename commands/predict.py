@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from commands import ending
 from stages.lib.core import outputs, stage
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import MODELS
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from stages.lib.models.prediction import Model
 
 COLUMNS = ("text", "label", "probability")
-# Exit statuses that a shell reports for a program ended by SIGINT or SIGPIPE.
-INTERRUPTED, BROKEN_PIPE = 130, 141
 
 # A text, its label and the label's probability; both are None for an empty text.
 Row = tuple[str, str | None, float | None]
@@ -79,7 +78,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     directory = find_model(args.model)
-    check_output(args.output, args.file)
+    check_output(args.output, args.file or ("" if args.texts else texts.STDIN))
     chunks = read(args.texts, args.file, args.text_column)
     first = next(chunks, None)
     if first is None:
@@ -111,7 +110,7 @@ def find_model(name: str) -> Path:
     raise InputError(f"--model {name}: no such model or directory; the models are {known}")
 
 
-def check_output(path: Path | None, source: str | None) -> None:
+def check_output(path: Path | None, source: str) -> None:
     """Raise InputError unless the file can have the predictions of the texts in `source`."""
     if path is None and sys.stdout is None:
         raise InputError("standard output is closed: --output names a file to write instead")
@@ -121,8 +120,20 @@ def check_output(path: Path | None, source: str | None) -> None:
         raise InputError(f"--output {path}: it is a directory")
     if path and path.parent.exists() and not path.parent.is_dir():
         raise InputError(f"--output {path}: {path.parent} is not a directory")
-    if path and source and path.exists() and Path(source).exists() and path.samefile(source):
-        raise InputError(f"--output {path}: it is the file of --file, which would be lost")
+    if path and source and path.exists() and _is_read(path, source):
+        place = "standard input" if source == texts.STDIN else "--file"
+        raise InputError(f"--output {path}: it is the file of {place}, which would be lost")
+
+
+def _is_read(path: Path, source: str) -> bool:
+    """Whether the texts in `source` are those of the file at `path`."""
+    if source != texts.STDIN:
+        return Path(source).exists() and path.samefile(source)
+    try:
+        return os.path.samestat(path.stat(), os.fstat(sys.stdin.fileno()))
+    except (AttributeError, OSError):
+        # Standard input is closed, or none of the operating system's.
+        return False
 
 
 def read(given: list[str], file: str | None, column: str | None) -> Iterator[list[str]]:
@@ -138,6 +149,9 @@ def read(given: list[str], file: str | None, column: str | None) -> Iterator[lis
             f"texts and {'--file' if file else '--text-column'}: give only one of them"
         )
     for text in given:
+        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
+            # What the shell gave as other bytes.
+            raise InputError(f"{text!a}: not UTF-8; --file reads texts from a file")
         if text.endswith(texts.SUFFIXES) and Path(text).is_file():
             raise InputError(f"{text} is a file: use --file {text}")
     return iter([given])
@@ -174,7 +188,8 @@ def opened(path: Path | None) -> Iterator[Write]:
         yield lambda rows: show(rows, sys.stdout)
         return
     write = {".csv": write_csv, ".jsonl": write_jsonl}[path.suffix]
-    with outputs.replacing(path) as aside:
+    # A link stays one, and the file that it leads to is written.
+    with outputs.replacing(path.resolve()) as aside:
         try:
             file = aside.open("w", encoding="utf-8", newline="")
         except OSError as error:
@@ -209,15 +224,8 @@ def write_jsonl(rows: list[Row], file: TextIO) -> None:
 
 
 def quietly() -> None:
-    """Run `main`, and exit without a message when Ctrl-C or the reader of its output ends it."""
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # Python flushes standard output once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(BROKEN_PIPE)
+    """Run `main` and end as `ending.quietly` says."""
+    ending.quietly(main)
 
 
 if __name__ == "__main__":

@@ -8,21 +8,41 @@ cache; in a clone without the cache, those that git tracks are restored from the
 `dvc checkout` restores only cached outputs.
 """
 
+import argparse
 import sys
+from pathlib import Path
 
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from stages.lib.core import restoring
+from stages.lib.core import restoring, stage
+from stages.lib.core.errors import InputError
 
 
 def main() -> None:
-    with Repo() as repo:
-        outs = [out for stage in repo.index.stages for out in stage.outs]
-        lost = restoring.restore(outs)
+    argparse.ArgumentParser(
+        prog="python -m commands.restore",
+        description="Put back every output that is missing or differs from dvc.lock.",
+    ).parse_args()
+    try:
+        with Repo() as repo:
+            if not Path("dvc.lock").is_file():
+                raise InputError(
+                    "dvc.lock: no such file here, and it says what the outputs were; "
+                    "'git restore dvc.lock' brings the last one that was committed"
+                )
+            outs = [out for stage in repo.index.stages for out in stage.outs]
+            lost = restoring.restore(outs)
+    except DvcException as error:
+        raise InputError(str(error)) from None
+    except FileNotFoundError as error:
+        if error.filename != "git":
+            raise
+        raise InputError("git: no such program here; it has what DVC's cache lacks") from None
     for path in lost:
         print(f"{path}: in neither DVC's cache nor git; get it with 'dvc pull' or 'dvc repro'")
     sys.exit(bool(lost))
 
 
 if __name__ == "__main__":
-    main()
+    stage.run(main)

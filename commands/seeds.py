@@ -18,7 +18,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from stages.lib.core import declarations
+from commands import ending
+from stages.lib.core import declarations, stage
 from stages.lib.core.errors import InputError
 
 SCORES = ("validation.accuracy", "validation.f1", "test.accuracy", "test.f1")
@@ -157,7 +158,10 @@ def readable(summary: Any) -> Any:
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise InputError(f"{command[0]}: no such program here") from None
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         raise InputError(f"{' '.join(command[-3:])}: {reason.removeprefix('ERROR: ')}")
@@ -204,6 +208,8 @@ def main() -> None:
         help="use the experiments of all commits, not only of HEAD",
     )
     arguments = parser.parse_args()
+    if sys.stdout is None:
+        raise InputError("standard output is closed: there is nowhere to print to")
 
     scope = ["--all-commits"] * arguments.all_commits
     dvc = (sys.executable, "-m", "dvc", "exp", "show", "--json")
@@ -241,8 +247,10 @@ def main() -> None:
         _show(readable(summary))
 
 
+def quietly() -> None:
+    """`main`, as `ending.quietly` ends it."""
+    ending.quietly(main)
+
+
 if __name__ == "__main__":
-    try:
-        main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    stage.run(quietly)

@@ -5,6 +5,7 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 import psutil
@@ -224,6 +225,30 @@ def test_a_change_that_is_in_no_cache_is_left_alone(after):
     (after.path / "metrics/svm.json").write_text("{}")
     after.run("python", "-m", "commands.restore", check=False)
     assert (after.path / "metrics/svm.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("fault", "line"),
+    [
+        ("echo '<<<<<<< HEAD' >> dvc.lock", "unable to read: 'dvc.lock', YAML file structure is"),
+        ("echo 'x: [' >> dvc.yaml", "unable to read: 'dvc.yaml', YAML file structure is"),
+        ("rm dvc.lock", "dvc.lock: no such file here, "),
+        ("mv .dvc elsewhere", "you are not inside of a DVC repository"),
+        ("rm -r .dvc/cache metrics/svm.json; PATH=/nowhere", "git: no such program here"),
+    ],
+)
+def test_a_restore_that_cannot_is_one_line(after, fault, line):
+    command = f"{fault}; {sys.executable} -m commands.restore"
+    done = after.run("bash", "-c", command, check=False)
+    assert done.returncode == 1
+    (said,) = error_lines(done)
+    assert said.startswith(f"error: {line}")
+
+
+def test_a_question_restores_nothing(after):
+    (after.path / "metrics/svm.json").unlink()
+    assert "usage" in after.run("python", "-m", "commands.restore", "--help").stdout
+    assert not (after.path / "metrics/svm.json").exists()
 
 
 @pytest.mark.parametrize("fault", ["a section is missing", "the launcher does not exist"])

@@ -347,3 +347,39 @@ def test_a_mistake_is_said_before_torch_is_imported(here):
     assert done.returncode == 1
     assert done.stderr.startswith("error: --model x: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("$'caf\\xe9'", "error: 'caf\\udce9': not UTF-8; --file reads texts from a file"),
+        (
+            "--output in.csv < in.csv",
+            "error: --output in.csv: it is the file of standard input, which would be lost",
+        ),
+    ],
+)
+def test_what_the_shell_hands_over_is_looked_at(here, tmp_path, command, line):
+    (tmp_path / "in.csv").write_text("text,other\na,b\n")
+    model = here.path / "data/models/svm"
+    code = f"cd {tmp_path}; PYTHONPATH={here.path} python -m commands.predict --model {model}"
+    done = here.run("bash", "-c", f"{code} {command}", check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"{line}\n"
+    assert (tmp_path / "in.csv").read_text() == "text,other\na,b\n"
+
+
+def test_an_output_that_is_a_link_stays_one(run, tmp_path):
+    (tmp_path / "link.csv").symlink_to("real.csv")
+    run("--model", "svm", GOOD, "--output", str(tmp_path / "link.csv"))
+    assert (tmp_path / "link.csv").is_symlink()
+    assert GOOD in (tmp_path / "real.csv").read_text()
+
+
+def test_a_terminal_that_lacks_a_character_gets_another(here, tmp_path):
+    model = shutil.copytree(here.path / "data/models/svm", tmp_path / "svm")
+    config = model / "config.json"
+    config.write_text(config.read_text().replace("positive", "posé").replace("negative", "négé"))
+    command = ["python", "-m", "commands.predict", "--model", str(model), GOOD]
+    done = here.run(*command, PYTHONIOENCODING="ascii")
+    assert "\\xe9\t" in done.stdout

@@ -1,6 +1,7 @@
 """commands.seeds: mean and standard deviation from `dvc exp show --json` and dvc.lock."""
 
 import statistics
+import sys
 from collections import Counter
 
 import pytest
@@ -135,3 +136,48 @@ def test_without_experiments_one_line_says_what_to_run(ran):
         "error: no finished experiments of this commit (--all-commits includes those of other "
         "commits); run dvc exp run --queue -S 'seed=1,2,3,4,5', then dvc queue start\n"
     )
+
+
+@pytest.fixture(scope="module")
+def tried(ran, tmp_path_factory):
+    """A project with an experiment."""
+    project = ran.copy(tmp_path_factory.mktemp("tried") / "project")
+    for name in ("name", "email"):
+        project.git("config", f"user.{name}", "t")
+    project.dvc("exp", "run", "--quiet", "-S", "svm.C=0.5", "svm", HF_HUB_OFFLINE="1")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("place", "status", "line"),
+    [
+        (">&-", 1, "error: standard output is closed: there is nowhere to print to"),
+        ("> /dev/full", 1, "error: no space left on device; what was there before is as it was"),
+        ("--json > /dev/full", 1, "error: no space left on device; what was there before is as it"),
+        ("--json | true", 141, ""),
+    ],
+)
+def test_what_cannot_be_printed_is_one_line_at_most(tried, place, status, line):
+    command = f"python -m commands.seeds {place}; exit ${{PIPESTATUS[0]}}"
+    done = tried.run("bash", "-c", command, check=False)
+    said = [each for each in done.stderr.splitlines() if not each.startswith("left out: ")]
+    assert len(said) == bool(line)
+    assert "".join(said).startswith(line)
+    assert done.returncode == status
+
+
+def test_a_terminal_that_lacks_a_character_gets_another(tried):
+    done = tried.run("python", "-m", "commands.seeds", "--md", PYTHONIOENCODING="ascii")
+    assert "Mean \\xb1 standard deviation" in done.stdout
+
+
+def test_without_git_one_line_says_so(tried):
+    done = tried.run(sys.executable, "-m", "commands.seeds", check=False, PATH="/nowhere")
+    assert done.stderr.splitlines()[-1] == "error: git: no such program here"
+
+
+def test_an_interrupt_ends_it_quietly(tried):
+    code = "from commands import seeds\ndef finished(shown): raise KeyboardInterrupt\n"
+    code += "seeds.finished = finished\nseeds.stage.run(seeds.quietly)"
+    done = tried.run("python", "-c", code, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
