@@ -1,24 +1,25 @@
-"""How a command whose output others read ends."""
+"""The end of a command whose output other programs read."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
 
-# As a shell says of a program that the signal has ended.
+# Exit statuses that a shell reports for a program ended by SIGINT or SIGPIPE.
 INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def quietly(main: Callable[[], None]) -> None:
-    """`main`, ended by Ctrl-C or by who reads its output without a word.
+    """Run `main`, and exit without a message when Ctrl-C or the reader of its output ends it.
 
-    What the terminal's encoding lacks is written as Python does.
+    Characters that the terminal's encoding lacks are written as Python escapes them.
     """
-    if sys.stdout is not None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
         if sys.stdout is not None:
-            # Here it is one line when the disk is full, at the exit it would be two of Python's.
+            # A full disk is one line here; at exit it would be two of Python's.
             sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -31,6 +32,6 @@ def quietly(main: Callable[[], None]) -> None:
 
 
 def _drop_output() -> None:
-    """Python flushes once more at the exit."""
+    """Discard what is left, because Python flushes standard output once more at exit."""
     if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
