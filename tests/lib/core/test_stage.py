@@ -364,7 +364,7 @@ def test_what_cannot_be_put_back_is_a_warning_beside_the_error(removed, capsys):
     assert status == 1
     warning, error = said.strip().rsplit("\n", 1)
     assert warning.startswith("warning: outputs could not be restored (")
-    assert warning.endswith("): python -m commands.restore")
+    assert warning.endswith("); run python -m commands.restore")
     assert error == "error: write: a mistake"
 
 
