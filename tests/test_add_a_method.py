@@ -29,7 +29,7 @@ def with_bitfit(after):
     put(after.path / "dvc.yaml", "\n  # Statements about the models.", f"\n{stage}")
     put(after.path / "dvc.yaml", "", artifact)
     put(after.path / "params.yaml", "", f"\n{section}")
-    put(after.path / "stages/lib/schema/params.py", "    lora: Lora\n", schema)
+    put(after.path / "stages/lib/schema/params.py", "    lora: LoraVariant\n", schema)
     return after
 
 
