@@ -26,6 +26,14 @@ METRICS = paths.METRICS / "tokenize.json"
 CHUNK = 2048
 
 
+def count(path: Path) -> int:
+    """Count the reviews in a split."""
+    from stages.lib.core import parquet
+
+    with parquet.opened(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def chunks(path: Path) -> Iterator[tuple[list[str], list[int]]]:
     """Yield the texts and labels of a split in chunks of at most CHUNK reviews."""
     from stages.lib.core import parquet
@@ -72,7 +80,7 @@ def main() -> None:
         )
 
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int64())])
-    sizes = {name: pq.read_metadata(RAW / f"{name}.parquet").num_rows for name in SPLITS}
+    sizes = {name: count(RAW / f"{name}.parquet") for name in SPLITS}
     facts: dict[str, dict[str, Any]] = {}
     start = time.perf_counter()
     with outputs.replacing_directory(TOKENIZED) as directory:

@@ -161,9 +161,10 @@ def test_a_truncated_wheel_is_refused_and_outputs_stay(after, wheels, tmp_path, 
 def test_a_training_that_cannot_be_saved_is_not_lost(after, name):
     """The stage is killed after its last epoch, while writing the model; its checkpoint remains."""
     module = after.path / "stages/lib/training/classifier.py"
-    text = module.read_text()
-    module.write_text(text.replace("    model.save_pretrained(directory)", "    import os, signal; "
-                                   "os.kill(os.getpid(), signal.SIGKILL)"))  # fmt: skip
+    text, saving = module.read_text(), "    model.save_pretrained(str(directory))"
+    assert saving in text
+    killed = "    import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    module.write_text(text.replace(saving, killed))
     assert after.dvc("repro", name, check=False).returncode != 0
     assert list(after.path.glob(f"tmp/checkpoints/{name}/*/checkpoint-*/trainer_state.json"))
 
@@ -350,7 +351,7 @@ def test_a_file_where_a_folder_should_be_is_one_line(after, what):
     else:
         (after.path / "data").symlink_to("nowhere")
     (line,) = error_lines(after.run("python", "-m", "stages.download", check=False))
-    assert line == "error: data: file exists; what was there before is as it was"
+    assert line == "error: data: file exists; the previous outputs are unchanged"
 
 
 def test_a_library_that_is_not_pinned_is_named(after):

@@ -152,8 +152,8 @@ def tried(ran, tmp_path_factory):
     ("place", "status", "line"),
     [
         (">&-", 1, "error: standard output is closed: there is nowhere to print to"),
-        ("> /dev/full", 1, "error: no space left on device; what was there before is as it was"),
-        ("--json > /dev/full", 1, "error: no space left on device; what was there before is as it"),
+        ("> /dev/full", 1, "error: no space left on device; the previous outputs are unchanged"),
+        ("--json > /dev/full", 1, "error: no space left on device; the previous outputs are unch"),
         ("--json | true", 141, ""),
     ],
 )
