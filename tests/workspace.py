@@ -7,6 +7,7 @@ the report's are.
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -81,15 +82,20 @@ def environment() -> dict[str, str]:
 
 def start(directory: Path, *command: str) -> subprocess.Popen:
     """Start a command there, in a process group of its own."""
-    return subprocess.Popen(
-        command,
-        cwd=directory,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    # Tests in the background of a script ignore SIGINT, and so would what they start.
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        return subprocess.Popen(
+            command,
+            cwd=directory,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def make(directory: Path) -> None:
