@@ -82,8 +82,9 @@ def environment() -> dict[str, str]:
 
 def start(directory: Path, *command: str) -> subprocess.Popen:
     """Start a command there, in a process group of its own."""
-    # Tests in the background of a script ignore SIGINT, and so would what they start.
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # Tests in the background, or under nohup, ignore these, and so would what they start.
+    ignored = (signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ignored}
     try:
         return subprocess.Popen(
             command,
@@ -95,7 +96,8 @@ def start(directory: Path, *command: str) -> subprocess.Popen:
             start_new_session=True,
         )
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def make(directory: Path) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -376,7 +377,11 @@ def test_another_process_than_the_main_one_puts_nothing_back(removed, two, capsy
 
 @pytest.mark.parametrize(
     ("sent", "said", "status"),
-    [(signal.SIGINT, "interrupted", 130), (signal.SIGTERM, "terminated", 143)],
+    [
+        (signal.SIGINT, "interrupted", 130),
+        (signal.SIGTERM, "terminated", 143),
+        (signal.SIGHUP, "terminated", 143),
+    ],
 )
 def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status):
     """SIGINT as a terminal sends it, to DVC and all it has started; SIGTERM to the stage."""
@@ -396,6 +401,28 @@ def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status):
     ]
     assert f"exited with {status}" in stderr
     assert content(written) == FILES
+
+
+def test_a_second_interrupt_does_not_stop_what_is_put_back(removed, capsys, monkeypatch):
+    done = []
+
+    def restore():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        done.append(True)
+
+    monkeypatch.setattr(restoring, "restore_running_stage", restore)
+    assert ended(capsys, fail(KeyboardInterrupt()))[0] == 130
+    assert done
+
+
+def test_a_missing_file_of_a_stage_is_one_line_and_another_is_a_bug(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, said = ended(capsys, Path("data/raw/about.json").read_text)
+    assert status == 1
+    assert said == "error: data/raw/about.json: no such file; 'dvc repro' creates it\n"
+    with pytest.raises(FileNotFoundError):
+        stage.run(Path("elsewhere.json").read_text)
 
 
 def test_a_message_is_one_line_that_tells_the_terminal_nothing():
