@@ -36,6 +36,7 @@ from stages.lib.core.errors import InputError
 from stages.lib.core.paths import BACKBONE, CARDS, METRICS, MODELS
 from stages.lib.models import registry
 from stages.lib.models.card import USE, WHAT
+from stages.lib.sources import hub
 
 ADAPTER_CONFIG, TRAINING = "adapter_config.json", "training.json"
 # The folder of the encoder, where a repository needs one of its own.
@@ -341,14 +342,12 @@ def explained(repository: str, error: Exception) -> Exception:
 
 
 def refused(repository: str, error: HfHubHTTPError) -> InputError:
-    """What a user is told of an answer that is an error."""
-    code = error.response.status_code
-    reason = error.server_message or str(error).partition("\n")[0]
+    """Return the line for an answer that is an error, with what would help."""
     hint = {
         401: ": log in (hf auth login) or set HF_TOKEN to a token that is valid",
         403: ": the token needs the right to write, and its user the right to that name",
     }
-    return InputError(f"{repository}: the Hub answered {code}: {reason}{hint.get(code, '')}")
+    return InputError(f"{hub.refused(repository, error)}{hint.get(error.response.status_code, '')}")
 
 
 if __name__ == "__main__":

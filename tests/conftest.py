@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,22 @@ def miniature(tmp_path_factory) -> Path:
     )  # fmt: skip
     DistilBertModel(config).save_pretrained(directory)
     return directory
+
+
+@pytest.fixture
+def own_backbone(miniature, tmp_path) -> Path:
+    """A copy of the miniature, to change."""
+    return shutil.copytree(miniature, tmp_path / "backbone")
+
+
+def change_weights(directory: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Apply `change` to the tensors in model.safetensors, by their names."""
+    from safetensors.torch import load_file, save_file
+
+    path = directory / "model.safetensors"
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path, {"format": "pt"})
 
 
 def dataset(**changes: Any):

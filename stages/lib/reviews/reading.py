@@ -66,7 +66,8 @@ def _read_parquet(path: Path, columns: Columns) -> Tables:
 
 def _read_csv(path: Path, columns: Columns, delimiter: str = ",") -> Tables:
     options = {
-        "read_options": pa.csv.ReadOptions(block_size=BLOCK),
+        # With threads, Arrow does not know the number of a row that it cannot parse.
+        "read_options": pa.csv.ReadOptions(block_size=BLOCK, use_threads=False),
         "parse_options": pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
     }
     with pa.csv.open_csv(path, **options) as file:

@@ -142,7 +142,7 @@ def load(*sections: str) -> Params:
     declarations.check_declared(sections)
     # The stage that reads this section replaces the backbone and checks the targets afterwards.
     if "backbone" not in sections and (BACKBONE / "model.safetensors").is_file():
-        check_targets(BACKBONE)
+        _check_layers(params, BACKBONE)
     names = [name.replace("-", "_") for name in sections]
     return cast(Params, SimpleNamespace(**{name: getattr(params, name) for name in names}))
 
@@ -150,9 +150,13 @@ def load(*sections: str) -> Params:
 def check_targets(backbone: Path) -> None:
     """Raise InputError when a section of params.yaml targets a layer that `backbone` lacks.
 
-    Every stage calls this, so that a misspelled name stops the run before slow work starts.
+    `load` does the same in every stage but the one that fetches the backbone, so that a misspelled
+    name stops the run before slow work starts.
     """
-    params = parse(declarations.read_yaml(PATH))
+    _check_layers(parse(declarations.read_yaml(PATH)), backbone)
+
+
+def _check_layers(params: Params, backbone: Path) -> None:
     path = backbone / "model.safetensors"
     try:
         with safetensors.safe_open(path, "numpy") as weights:

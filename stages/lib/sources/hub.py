@@ -169,7 +169,7 @@ def _resolve_dataset(name: str) -> tuple[str, str]:
     except GatedRepoError as error:
         raise _gated(f"dataset.hub: {name}", error) from None
     except HfHubHTTPError as error:
-        raise _refused(f"dataset.hub: {name}", error) from None
+        raise refused(f"dataset.hub: {name}", error) from None
     except HFValidationError:
         raise InputError(
             f"dataset.hub: {name!r} is not a dataset's id, such as {DATASET} or {DATASET}@main"
@@ -224,7 +224,7 @@ def _unloadable(where: str, error: Exception) -> Exception:
             return _gated(where, cause)
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
-            return _refused(where, cause)
+            return refused(where, cause)
     if isinstance(error, OSError) and error.errno:
         return error
     message = ": ".join(filter(None, (str(error), str(error.__cause__ or ""))))
@@ -357,11 +357,11 @@ def _told(where: str) -> Iterator[None]:
     except RemoteEntryNotFoundError as error:
         raise InputError(f"{where}: a file is missing: {error}") from None
     except HfHubHTTPError as error:
-        raise _refused(where, error) from None
+        raise refused(where, error) from None
     except LocalEntryNotFoundError as error:
         # The client raises this when a file is neither cached nor downloadable.
         if isinstance(error.__cause__, HfHubHTTPError):
-            raise _refused(where, error.__cause__) from None
+            raise refused(where, error.__cause__) from None
         reason = error.__cause__ or "not in the local cache"
         raise InputError(f"{where}: cannot be downloaded: {reason}") from None
     except httpx2.LocalProtocolError:
@@ -385,7 +385,8 @@ def _gated(where: str, error: HfHubHTTPError) -> InputError:
     )
 
 
-def _refused(where: str, error: HfHubHTTPError) -> InputError:
+def refused(where: str, error: HfHubHTTPError) -> InputError:
+    """Return the line for an answer of the Hub that is an error."""
     reason = error.server_message or str(error).partition("\n")[0]
     return InputError(f"{where}: the Hub answered {error.response.status_code}: {reason}")
 

@@ -1,34 +1,20 @@
 """stages.lib.encoder.backbone: the message for each backbone that cannot be used."""
 
-import shutil
-
 import pytest
-from safetensors.torch import load_file, save_file
+from conftest import change_weights
 
 from stages.lib.core.errors import InputError
 from stages.lib.encoder import backbone
 
 
-@pytest.fixture
-def directory(miniature, tmp_path):
-    return shutil.copytree(miniature, tmp_path / "backbone")
-
-
-def change_weights(directory, change):
-    path = directory / "model.safetensors"
-    weights = load_file(path)
-    change(weights)
-    save_file(weights, path, {"format": "pt"})
-
-
-def fails(directory):
+def fails(own_backbone):
     with pytest.raises(InputError) as error:
-        backbone.load_verified(directory)
-    return str(error.value).removeprefix(f"{directory}: ")
+        backbone.load_verified(own_backbone)
+    return str(error.value).removeprefix(f"{own_backbone}: ")
 
 
-def test_a_good_backbone_has_its_facts(directory):
-    model, pad_token_id, facts = backbone.load_verified(directory)
+def test_a_good_backbone_has_its_facts(own_backbone):
+    model, pad_token_id, facts = backbone.load_verified(own_backbone)
     assert not model.training
     assert pad_token_id == 0
     assert facts["probe_shape"][::2] == [2, 32]
@@ -36,9 +22,9 @@ def test_a_good_backbone_has_its_facts(directory):
     assert facts["parameters"] == sum(p.numel() for p in model.parameters())
 
 
-def test_weights_that_are_not_finite_are_refused(directory):
+def test_weights_that_are_not_finite_are_refused(own_backbone):
     def change(weights):
         weights["transformer.layer.0.ffn.lin1.weight"][0, 0] = float("nan")
 
-    change_weights(directory, change)
-    assert fails(directory) == "hidden states are not finite: the weights are broken"
+    change_weights(own_backbone, change)
+    assert fails(own_backbone) == "hidden states are not finite: the weights are broken"

@@ -1,42 +1,29 @@
 """stages.lib.encoder.compatibility: the line for each set of files that do not belong together."""
 
 import json
-import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from conftest import change_weights
 
 from stages.lib.core.errors import InputError
 from stages.lib.encoder import compatibility
 
 
-@pytest.fixture
-def directory(miniature, tmp_path):
-    return shutil.copytree(miniature, tmp_path / "backbone")
-
-
-def change_config(directory, **changes):
-    path = directory / "config.json"
+def change_config(own_backbone, **changes):
+    path = own_backbone / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def change_weights(directory, change):
-    path = directory / "model.safetensors"
-    weights = load_file(path)
-    change(weights)
-    save_file(weights, path, {"format": "pt"})
-
-
-def line(directory):
+def line(own_backbone):
     with pytest.raises(InputError) as error:
-        compatibility.check(directory, "mine")
-    assert str(directory) not in str(error.value)
+        compatibility.check(own_backbone, "mine")
+    assert str(own_backbone) not in str(error.value)
     return str(error.value)
 
 
-def test_files_that_belong_together_need_no_warning(directory):
-    assert compatibility.check(directory, "mine") == []
+def test_files_that_belong_together_need_no_warning(own_backbone):
+    assert compatibility.check(own_backbone, "mine") == []
 
 
 @pytest.mark.parametrize(
@@ -50,9 +37,9 @@ def test_files_that_belong_together_need_no_warning(directory):
         ({"dtype": "float7"}, "has no attribute 'float7'"),
     ],
 )
-def test_a_config_that_makes_no_model_is_named_with_the_reason(directory, changes, reason):
-    change_config(directory, **changes)
-    message = line(directory)
+def test_a_config_that_makes_no_model_is_named_with_the_reason(own_backbone, changes, reason):
+    change_config(own_backbone, **changes)
+    message = line(own_backbone)
     assert message.startswith("mine/config.json: ")
     assert reason in message
 
@@ -74,45 +61,47 @@ def test_a_config_that_makes_no_model_is_named_with_the_reason(directory, change
         ({"model_type": "bert"}, "the weights lack embeddings.token_type_embeddings.weight and "),
     ],
 )
-def test_weights_that_the_config_contradicts_are_named(directory, changes, reason):
-    change_config(directory, **changes)
-    message = line(directory)
+def test_weights_that_the_config_contradicts_are_named(own_backbone, changes, reason):
+    change_config(own_backbone, **changes)
+    message = line(own_backbone)
     assert message.startswith(f"mine: {reason}")
     assert message.endswith("config.json and model.safetensors do not belong together")
 
 
-def test_missing_weights_are_named_without_a_report_of_the_library(directory, capfd):
+def test_missing_weights_are_named_without_a_report_of_the_library(own_backbone, capfd):
     def change(weights):
         del weights["transformer.layer.1.ffn.lin1.bias"]
         del weights["transformer.layer.1.ffn.lin1.weight"]
 
-    change_weights(directory, change)
-    assert line(directory).startswith(
+    change_weights(own_backbone, change)
+    assert line(own_backbone).startswith(
         "mine: the weights lack transformer.layer.1.ffn.lin1.bias and 1 more: "
     )
     assert "MISSING" not in capfd.readouterr().err
 
 
-def test_truncated_weights_are_refused(directory):
-    path = directory / "model.safetensors"
+def test_truncated_weights_are_refused(own_backbone):
+    path = own_backbone / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    assert line(directory).startswith("mine/model.safetensors: not a complete safetensors file: ")
+    assert line(own_backbone).startswith(
+        "mine/model.safetensors: not a complete safetensors file: "
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": "1.0", "added', b"\xff{}"])
-def test_a_tokenizer_that_cannot_be_loaded_is_named(directory, content):
-    (directory / "tokenizer.json").write_bytes(content)
-    assert line(directory).startswith("mine/tokenizer.json: cannot be used: ")
+def test_a_tokenizer_that_cannot_be_loaded_is_named(own_backbone, content):
+    (own_backbone / "tokenizer.json").write_bytes(content)
+    assert line(own_backbone).startswith("mine/tokenizer.json: cannot be used: ")
 
 
-def test_a_tokenizer_that_does_not_fit_the_embedding_is_refused(directory):
-    path = directory / "tokenizer.json"
+def test_a_tokenizer_that_does_not_fit_the_embedding_is_refused(own_backbone):
+    path = own_backbone / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
     vocabulary = tokenizer["model"]["vocab"]
     rows = len(vocabulary)
     vocabulary["surplus"] = rows
     path.write_text(json.dumps(tokenizer))
-    assert line(directory) == (
+    assert line(own_backbone) == (
         f"mine: the tokenizer has {rows + 1} tokens but the embedding has {rows} rows; "
         "they do not belong together"
     )
@@ -121,55 +110,57 @@ def test_a_tokenizer_that_does_not_fit_the_embedding_is_refused(directory):
 @pytest.mark.parametrize(
     "place", ["embeddings.word_embeddings.weight", "embeddings.LayerNorm.bias"]
 )
-def test_quantized_weights_are_refused(directory, place):
+def test_quantized_weights_are_refused(own_backbone, place):
     def change(weights):
         weights[place] = weights[place].mul(20).to(torch.int8)
 
-    change_weights(directory, change)
-    assert line(directory) == (
+    change_weights(own_backbone, change)
+    assert line(own_backbone) == (
         f"mine/model.safetensors: {place} is I8, expected one of F64, F32, F16, BF16; quantized "
         "weights are not read"
     )
 
 
-def test_a_config_whose_model_gives_tuples_is_refused(directory):
-    change_config(directory, return_dict=False)
-    assert line(directory).startswith("mine/config.json: return_dict is false, ")
+def test_a_config_whose_model_gives_tuples_is_refused(own_backbone):
+    change_config(own_backbone, return_dict=False)
+    assert line(own_backbone).startswith("mine/config.json: return_dict is false, ")
 
 
-def test_a_vocabulary_that_skips_numbers_is_measured_by_the_last(directory):
-    path = directory / "tokenizer.json"
+def test_a_vocabulary_that_skips_numbers_is_measured_by_the_last(own_backbone):
+    path = own_backbone / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
     tokenizer["model"]["vocab"]["witty"] = 99
     path.write_text(json.dumps(tokenizer))
-    assert line(directory).startswith("mine: the tokenizer has 100 tokens but the embedding has ")
+    assert line(own_backbone).startswith(
+        "mine: the tokenizer has 100 tokens but the embedding has "
+    )
 
 
-def test_a_tokenizer_without_a_token_for_the_unknown_is_refused(directory):
-    path = directory / "tokenizer.json"
+def test_a_tokenizer_without_a_token_for_the_unknown_is_refused(own_backbone):
+    path = own_backbone / "tokenizer.json"
     tokenizer = json.loads(path.read_text())
     tokenizer["model"]["unk_token"] = "[NONE]"
     path.write_text(json.dumps(tokenizer))
-    assert "Missing [UNK] token" in line(directory)
+    assert "Missing [UNK] token" in line(own_backbone)
 
 
-def test_a_tokenizer_that_pads_with_another_token_than_the_config_says_is_refused(directory):
-    change_config(directory, pad_token_id=1)
-    assert line(directory) == (
+def test_a_tokenizer_that_pads_with_another_token_than_the_config_says_is_refused(own_backbone):
+    change_config(own_backbone, pad_token_id=1)
+    assert line(own_backbone) == (
         "mine: the tokenizer pads with 0 ([PAD]), but config.json says pad_token_id: 1"
     )
 
 
-def test_layers_that_the_config_leaves_out_are_a_warning(directory):
-    change_config(directory, n_layers=1)
-    assert compatibility.check(directory, "mine") == [
+def test_layers_that_the_config_leaves_out_are_a_warning(own_backbone):
+    change_config(own_backbone, n_layers=1)
+    assert compatibility.check(own_backbone, "mine") == [
         "mine: the config has 1 layers and the weights have more: 16 tensors are not used"
     ]
 
 
-def test_weights_of_a_pretraining_head_need_no_warning(directory):
+def test_weights_of_a_pretraining_head_need_no_warning(own_backbone):
     def change(weights):
         weights["vocab_layer_norm.weight"] = weights["embeddings.LayerNorm.weight"].clone()
 
-    change_weights(directory, change)
-    assert compatibility.check(directory, "mine") == []
+    change_weights(own_backbone, change)
+    assert compatibility.check(own_backbone, "mine") == []

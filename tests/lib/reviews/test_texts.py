@@ -77,7 +77,7 @@ def test_reading_goes_no_further_than_asked(tmp_path, monkeypatch):
         (
             "a.csv",
             b"text,b\n1\n",
-            "Expected 2 columns, got 1",
+            "cannot be read as csv: CSV parse error: Row #2: Expected 2 columns, got 1",
         ),
         ("a.parquet", b"PAR", "cannot be read as parquet"),
         (
