@@ -192,8 +192,12 @@ def prepare(name: str, repository: str, folder: Path) -> None:
         raise InputError(f"{CARDS / name}.md: no section 'How to use': 'dvc repro cards'")
     card.text = card.text.replace("\n## Limits\n", f"\n{TRAINED_FROM}\n\n## Limits\n")
     card.save(folder / "README.md")
-    entry = declarations.read_yaml("dvc.lock")["stages"][name]
-    outputs.write_json(folder / TRAINING, {"stage": name} | entry)
+    ((stage, entry),) = (
+        (stage, entry)
+        for stage, entry in declarations.read_yaml("dvc.lock")["stages"].items()
+        if str(directory) in (out["path"] for out in entry.get("outs", []))
+    )
+    outputs.write_json(folder / TRAINING, {"stage": stage} | entry)
 
 
 def base_on_the_hub() -> Base | None:

@@ -19,6 +19,7 @@ from stages.lib.schema import params
 
 def main() -> None:
     params.load()
+    from stages.lib.core import predictions
     from stages.lib.models import card
     from stages.lib.scores import scoring
 
@@ -32,7 +33,7 @@ def main() -> None:
                 registry.kind(MODELS / name),
                 data=data,
                 backbone=backbone,
-                scores=scoring.of_predictions(scoring.read_predictions(name), data["labels"]),
+                scores=scoring.of_predictions(predictions.read(name), data["labels"]),
                 settings=costs["settings"] | measured,
             )
             (directory / f"{name}.md").write_text(text, encoding="utf-8")

@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from stages.lib.core import manifest, outputs, paths, stage
-from stages.lib.core.paths import MODELS, PREDICTIONS, TOKENIZED
+from stages.lib.core.paths import MODELS, TOKENIZED
 from stages.lib.schema import params
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def swapping(test: "Tokens") -> dict[str, Any]:
     Returns the largest difference of scores and the number of predictions that differ.
     """
     import numpy as np
-    import pandas as pd
 
+    from stages.lib.core import predictions
     from stages.lib.encoder import inference
     from stages.lib.training import classifier
 
@@ -104,10 +104,7 @@ def swapping(test: "Tokens") -> dict[str, Any]:
         probabilities = classifier.probabilities(
             inference.logits(model, test.input_ids, description="test")
         )
-        # Labels are text, even if they look like numbers or missing values.
-        table = pd.read_csv(
-            PREDICTIONS / f"{adapter}.csv", dtype={"prediction": str}, keep_default_na=False
-        )
+        table = predictions.read(adapter)
         reported = table[table["split"] == "test"]
         predicted = np.array([labels.index(label) for label in reported["prediction"]])
         differ += int((probabilities.argmax(-1) != predicted).sum())

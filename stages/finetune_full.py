@@ -5,8 +5,8 @@
 reads    data/tokenized, data/backbone (params: finetune-full, seed, precision)
 writes   data/models/finetune-full/, a complete model for pipeline("text-classification", ...)
          data/predictions/finetune-full.csv
-         data/curves/finetune-full/: loss and validation scores by step
-metrics  metrics/finetune-full.json, metrics/costs/finetune-full.json
+         data/curves/finetune-full/: losses and validation accuracy by step
+metrics  metrics/costs/finetune-full.json
 """
 
 from stages.lib.core import stage

@@ -8,8 +8,8 @@ but without a forward pass through the backbone in every epoch.
 reads    data/features, data/backbone (params: finetune-head, seed)
 writes   data/models/finetune-head/, a complete model for pipeline("text-classification", ...)
          data/predictions/finetune-head.csv
-         data/curves/finetune-head/: loss and validation scores by step
-metrics  metrics/finetune-head.json, metrics/costs/finetune-head.json
+         data/curves/finetune-head/: losses and validation accuracy by step
+metrics  metrics/costs/finetune-head.json
 """
 
 from stages.lib.core import paths, stage
@@ -24,9 +24,8 @@ def main() -> None:
     import numpy as np
     from transformers import set_seed
 
-    from stages.lib.core import costs, manifest, outputs
+    from stages.lib.core import costs, manifest, outputs, predictions
     from stages.lib.encoder import precision, processes
-    from stages.lib.scores import scoring
     from stages.lib.training import checkpoints, classifier, head, trainer
     from stages.lib.vectors import features
 
@@ -50,7 +49,7 @@ def main() -> None:
     )
     if not processes.part():
         return
-    scoring.write(
+    predictions.write(
         NAME,
         data["labels"],
         {

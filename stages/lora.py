@@ -2,14 +2,14 @@
 
     python -m stages.lora {lora-2e-5,lora-2e-4,lora}
 
-The three stages differ only in their section of params.yaml.
+The three models differ only in their sections of params.yaml.
 
-reads    data/tokenized, data/backbone (params: the stage's section, seed, precision)
-writes   data/models/<stage>/: the adapter with its head, for
+reads    data/tokenized, data/backbone (params: the model's section, seed, precision)
+writes   data/models/<model>/: the adapter with its head, for
          AutoPeftModelForSequenceClassification
-         data/predictions/<stage>.csv
-         data/curves/<stage>/: loss and validation scores by step
-metrics  metrics/<stage>.json, metrics/costs/<stage>.json
+         data/predictions/<model>.csv
+         data/curves/<model>/: losses and validation accuracy by step
+metrics  metrics/costs/<model>.json
 """
 
 import argparse
@@ -66,8 +66,8 @@ def adapt(model: "PreTrainedModel", settings: params.Lora) -> "PeftModel":
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("stage", choices=NAMES)
-    name = parser.parse_args().stage
+    parser.add_argument("model", choices=NAMES)
+    name = parser.parse_args().model
     p = params.load(name, "seed", "precision")
     settings = getattr(p, name.replace("-", "_"))
     from stages.lib.training import finetuning

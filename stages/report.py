@@ -11,7 +11,7 @@ writes   metrics/report.md; metrics/report/ with its pictures and the data of DV
 from typing import TYPE_CHECKING
 
 from stages.lib.core import manifest, outputs, paths, stage
-from stages.lib.core.paths import COSTS, CURVES, METRICS, PREDICTIONS, RAW, SPLITS
+from stages.lib.core.paths import COSTS, CURVES, METRICS, RAW, SPLITS
 from stages.lib.models import registry
 from stages.lib.schema import params
 
@@ -28,23 +28,19 @@ MEASURED += ("samples_per_second", "peak_memory_mb", "size_bytes", "precision", 
 
 def load() -> "Results":
     """Read everything that was measured. Raises InputError for a missing or invalid file."""
-    import pandas as pd
-
+    from stages.lib.core import predictions
     from stages.lib.report import inputs
     from stages.lib.scores import scoring
 
     models, labels = registry.names(), manifest.read(RAW)["labels"]
-    predictions = {name: inputs.read_predictions(PREDICTIONS / f"{name}.csv") for name in models}
+    rows = {name: predictions.read(name) for name in models}
     results = inputs.Results(
         models=models,
         labels=labels,
         download=inputs.read_json(METRICS / "download.json", "reviews", "backbone", *SPLITS),
-        scores={
-            name: scoring.of_predictions(pd.concat(by_split.values()), labels)
-            for name, by_split in predictions.items()
-        },
+        scores={name: scoring.of_predictions(rows[name], labels) for name in models},
         costs={name: inputs.read_json(COSTS / f"{name}.json", *MEASURED) for name in models},
-        predictions=predictions,
+        predictions={name: inputs.by_split(rows[name]) for name in models},
         texts=inputs.read_texts(RAW / "test.parquet"),
         curves={name: inputs.read_curves(CURVES / name) for name in models},
         claims=inputs.read_json(METRICS / "claims.json", "merge", "swap"),

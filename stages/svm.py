@@ -9,7 +9,7 @@ reads    data/features (params: svm, seed)
 writes   data/models/svm/: model.safetensors (standardization, hyperplanes, temperature),
          config.json
          data/predictions/svm.csv
-metrics  metrics/svm.json, metrics/costs/svm.json
+metrics  metrics/costs/svm.json
 """
 
 import dataclasses
@@ -34,8 +34,7 @@ def main() -> None:
     p = params.load("svm", "seed")
     import numpy as np
 
-    from stages.lib.core import costs, manifest
-    from stages.lib.scores import scoring
+    from stages.lib.core import costs, manifest, predictions
     from stages.lib.vectors import features
 
     data = manifest.read(paths.FEATURES)
@@ -54,7 +53,7 @@ def main() -> None:
             strict=True,
         )
         results[split] = np.concatenate(numbers), np.concatenate(probabilities)
-    scoring.write("svm", data["labels"], results)
+    predictions.write("svm", data["labels"], results)
     trainable = fit.coef.size + fit.intercept.size
     with outputs.replacing_directory(MODEL) as directory:
         fit.save(directory, data["labels"], C=best, max_length=data["max_length"])

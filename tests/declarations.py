@@ -98,7 +98,10 @@ def rooms(modules: set[str]) -> set[str]:
 
 
 def of_stage(name: str, script: str) -> Use:
-    """Return what the stage `name` uses, in all the project's modules that its script imports."""
+    """Return what a stage uses, in all the project's modules that its script imports.
+
+    `name` is that of the section in params.yaml that it reads, if it reads one of its own.
+    """
     total = Use(modules={script})
     todo = [script]
     while todo:

@@ -9,7 +9,7 @@ from test_dag import stages_run
 
 
 def blocks():
-    """Return the code blocks of the recipe: script, stage, artifact, section, schema."""
+    """Return the code blocks of the recipe: script, stages, artifact, section, schema."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     recipe = text[text.index("## Add a method") : text.index("## Change something")]
     return re.findall(r"```(?:python|yaml)\n(.*?)```", recipe, re.DOTALL)
@@ -24,9 +24,9 @@ def put(path, before, text):
 
 @pytest.fixture
 def with_bitfit(after):
-    script, stage, artifact, section, schema = blocks()
+    script, stages, artifact, section, schema = blocks()
     (after.path / "stages/bitfit.py").write_text(script)
-    put(after.path / "dvc.yaml", "\n  # Statements about the models.", f"\n{stage}")
+    put(after.path / "dvc.yaml", "\n  # Statements about the models.", f"\n{stages}")
     put(after.path / "dvc.yaml", "", artifact)
     put(after.path / "params.yaml", "", f"\n{section}")
     put(after.path / "stages/lib/schema/params.py", "    lora: LoraVariant\n", schema)
@@ -35,7 +35,7 @@ def with_bitfit(after):
 
 def test_the_method_is_trained_and_is_everywhere_and_nothing_else_runs(with_bitfit, monkeypatch):
     done = with_bitfit.dvc("repro")
-    assert stages_run(done) == ["bitfit", "cards", "report"]
+    assert stages_run(done) == ["train-bitfit", "bitfit", "cards", "report"]
     monkeypatch.chdir(with_bitfit.path)
     costs = with_bitfit.read("metrics/costs/bitfit.json")
     assert 0 < costs["trainable_parameters"] < 0.2 * costs["total_parameters"]

@@ -123,8 +123,8 @@ def read_json(path):
 def run_stages(project, monkeypatch):
     """Run the stages that use a backbone, in this process."""
     monkeypatch.chdir(project.path)
-    run_here(monkeypatch, "download", "tokenize", "extract-cls-features", "finetune-head",
-             "finetune-full", "lora")  # fmt: skip
+    run_here(monkeypatch, "download", "tokenize", "extract-cls-features", "train-finetune-head",
+             "train-finetune-full", "train-lora")  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

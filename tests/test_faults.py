@@ -13,11 +13,8 @@ import pytest
 import soak
 from conftest import ROOT, Project, run_here
 from test_dag import results, snapshot, stages_run
-from test_declarations import NAMES
 
 from stages.lib.sources import pypi
-
-TRAINED = [name for name in NAMES if name.startswith(("lora", "finetune"))]
 
 
 def error_lines(done):
@@ -47,7 +44,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint_to_the_same_bytes(
     whole = after.copy(tmp_path / "whole")
     whole.set(**longer)
     monkeypatch.chdir(whole.path)
-    run_here(monkeypatch, name)
+    run_here(monkeypatch, f"train-{name}", name)
     kill_after_checkpoint(after, name, **longer)
     done = after.dvc("repro", name)
     assert re.search(
@@ -100,7 +97,7 @@ def test_a_read_only_disk_is_one_line(after, mount, reason):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
-@pytest.mark.parametrize("name", ["finetune-full", "lora"])
+@pytest.mark.parametrize("name", ["train-finetune-full", "train-lora"])
 def test_a_full_disk_is_one_line_and_outputs_come_back(after, name):
     before = snapshot(after)
     (after.path / "tmp").mkdir(exist_ok=True)
@@ -174,9 +171,9 @@ def test_a_failure_in_a_clone_without_cache_keeps_the_metrics(after):
     kept = ("metrics/svm.json", "metrics/costs/svm.json")
     before = {path: (after.path / path).read_bytes() for path in kept}
     after.set(svm__C="big")
-    done = after.dvc("repro", "--single-item", "svm", check=False)
+    done = after.dvc("repro", "--single-item", "train-svm", check=False)
     (line,) = error_lines(done)
-    assert line.startswith("error: svm: ")
+    assert line.startswith("error: train-svm: ")
     assert {path: (after.path / path).read_bytes() for path in kept} == before
     assert "could not be restored" not in done.stderr
 
@@ -325,14 +322,17 @@ def test_data_of_an_earlier_stage_that_are_broken_are_named(after, damage, stage
     [
         ("tokenize", "data/raw/about.json", None),
         ("tokenize", "data/raw/about.json", b"{"),
+        ("evaluate svm", "data/predictions/svm.csv", None),
         ("cards", "data/predictions/svm.csv", None),
+        ("report", "data/predictions/svm.csv", None),
     ],
 )
 def test_files_beside_the_data_that_are_broken_are_named(after, stage, file, content):
     (after.path / file).unlink()
     if content is not None:
         (after.path / file).write_bytes(content)
-    (line,) = error_lines(after.run("python", "-m", f"stages.{stage}", check=False))
+    done = after.run("python", "-m", *f"stages.{stage}".split(), check=False)
+    (line,) = error_lines(done)
     assert line.startswith(f"error: {file}: ")
     assert line.endswith("; 'dvc repro' creates it")
 
@@ -357,9 +357,9 @@ def test_a_file_where_a_folder_should_be_is_one_line(after, what):
 def test_a_library_that_is_not_pinned_is_named(after):
     path = after.path / "libraries.yaml"
     path.write_text(path.read_text().replace("scikit-learn", "scikit-lern"))
-    done = after.run("python", "-m", "stages.svm", check=False, DVC_STAGE="svm")
+    done = after.run("python", "-m", "stages.svm", check=False, DVC_STAGE="train-svm")
     (line,) = error_lines(done)
-    assert line.startswith("error: svm: libraries.yaml: scikit-learn: missing; ")
+    assert line.startswith("error: train-svm: libraries.yaml: scikit-learn: missing; ")
 
 
 def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):

@@ -87,7 +87,7 @@ def test_a_variant_of_lora_reloads_to_the_reported_scores(after, monkeypatch, va
     plain = (after.path / "data/predictions/lora.csv").read_text()
     after.set(lora__variant=variant)
     monkeypatch.chdir(after.path)
-    run_here(monkeypatch, "lora")
+    run_here(monkeypatch, "train-lora")
     assert (after.path / "data/predictions/lora.csv").read_text() != plain
     directory = after.path / "data/models/lora"
     weights = load_file(directory / "adapter_model.safetensors")

@@ -143,7 +143,7 @@ def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_pat
         assert running.returncode != 0
         lines = [line for line in stderr.splitlines() if "error: " in line]
         assert lines == [
-            "error: finetune-full: one of the 2 processes died or was told to end; "
+            "error: train-finetune-full: one of the 2 processes died or was told to end; "
             "run the same command again to continue"
         ]
         if rank != "0":  # Rank 0 is the one that restores outputs.
@@ -202,7 +202,7 @@ def test_both_launchers_have_a_line_to_type():
 def test_an_experiment_with_a_launcher_has_two_processes_in_each_stage(line, after):
     launched = {"extract-cls-features", *registry.names()} - {"svm"}
     done = after.run("bash", "-c", line)
-    assert launched <= set(stages_run(done))
+    assert {f"train-{name}" for name in registry.names()} <= set(stages_run(done))
     for name in launched:
         assert after.read(f"metrics/costs/{name}.json")["device"].startswith("2 x cpu, "), name
     for name in registry.names():

@@ -240,8 +240,8 @@ def test_the_card_has_the_runs_scores_and_no_path_of_the_project(ran, shelf, pub
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_said_what_the_model_was_trained_from(ran, shelf, published, name):
     content = files(shelf, f"alice/{name}")
-    entry = ran.read("dvc.lock")["stages"][name]
-    assert json.loads(content["training.json"]) == {"stage": name} | entry
+    entry = ran.read("dvc.lock")["stages"][f"train-{name}"]
+    assert json.loads(content["training.json"]) == {"stage": f"train-{name}"} | entry
     assert "](training.json)" in content["README.md"].decode()
     assert published[name].stdout.startswith(f"{name} is at {shelf.url}/alice/{name} (commit ")
 

@@ -142,21 +142,21 @@ def test_to_see_that_nothing_is_to_run_needs_nothing_and_one_model_comes_alone(t
     assert b.cached() == set()
     if variables := team.a.server.variables:
         (b.path / ".dvc/config.local").unlink()
-    b.dvc("pull", "lora", **variables)
+    b.dvc("pull", "train-lora", **variables)
     names = (f"data/{kind}/lora" for kind in ("models", "curves"))
     assert b.cached() == objects(team.a, *names, "data/predictions/lora.csv")
 
 
 def test_a_change_fetches_what_the_changed_stage_reads(team, b):
-    """The stage runs, although another clone pushed its run cache: only git has the metrics."""
+    """The stages run, although another clone pushed its run cache: only git has the metrics."""
     team.a.set(svm__C=1e-6)
     team.a.dvc("repro", "svm")
     team.a.dvc("push", "--run-cache")
     team.a.git("stash")
     b.set(svm__C=1e-6)
     done = b.dvc("repro", "--pull", "--allow-missing", "svm")
-    assert stages_run(done) == ["svm"]
-    written = [out["path"] for out in b.read("dvc.lock")["stages"]["svm"]["outs"]]
+    assert stages_run(done) == ["train-svm", "svm"]
+    written = [out["path"] for out in b.read("dvc.lock")["stages"]["train-svm"]["outs"]]
     read = objects(team.a, "data/features")
     assert read <= b.cached()
     assert b.cached() - read - objects(b, *written) == set()

@@ -14,7 +14,7 @@ Kind = Literal["svm", "adapter", "classifier"]
 
 
 def names() -> tuple[str, ...]:
-    """List the models in the order of dvc.yaml, where each is an artifact named as its stage."""
+    """List the models in the order of dvc.yaml, where each is an artifact."""
     return tuple(declarations.read_yaml(str(DECLARED))["artifacts"])
 
 

@@ -16,7 +16,6 @@ CURVES = ("train/loss", "validation/loss", "validation/accuracy")
 OFFICIAL_DATASET = "cornell-movie-review-data/rotten_tomatoes"
 OFFICIAL_BACKBONE = "distilbert/distilbert-base-uncased"
 OFFICIAL_REVIEWS = {"train": 8530, "validation": 1066, "test": 1066}
-_COLUMNS = ("split", "index", "label", "prediction", "score")
 
 
 @dataclass(frozen=True)
@@ -83,21 +82,9 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     return content
 
 
-def read_predictions(path: Path) -> dict[str, pd.DataFrame]:
-    """Read a model's predictions by split; labels are read as text, whatever they look like.
-
-    Raises InputError when the file is missing, cannot be read, or lacks a column.
-    """
-    try:
-        table = pd.read_csv(path, dtype={"label": str, "prediction": str}, keep_default_na=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the stage that writes it") from None
-    except ValueError as error:
-        raise InputError(f"{path}: {error}; run the stage that writes it again") from None
-    for column in _COLUMNS:
-        if column not in table.columns:
-            raise InputError(f"{path}: no column '{column}'; run the stage that writes it again")
-    return {str(split): rows.reset_index(drop=True) for split, rows in table.groupby("split")}
+def by_split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Divide the rows of a model's predictions by split."""
+    return {str(split): part.reset_index(drop=True) for split, part in rows.groupby("split")}
 
 
 def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequence[str]) -> None:

@@ -110,7 +110,7 @@ class LoraVariant(Lora):
 
 
 class Params(BaseModel):
-    """The content of params.yaml. Each section has the name of the stage that reads it."""
+    """The content of params.yaml. Each section has the name of its stage or model."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, alias_generator=_dashed, validate_by_name=False

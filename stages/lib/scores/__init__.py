@@ -1,4 +1,4 @@
-"""The scores and predictions, which every model writes in the same format.
+"""The scores of a model, computed from its predictions.
 
-This package imports core.
+This package imports no other.
 """

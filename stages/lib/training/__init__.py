@@ -1,4 +1,4 @@
 """Training a classifier with the Trainer: curves, checkpoints, dropout and the best epoch.
 
-This package imports core, schema, encoder and scores.
+This package imports core, schema and encoder.
 """

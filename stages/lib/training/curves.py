@@ -19,7 +19,6 @@ _NAMES = {
     "grad_norm": "train/gradient_norm",
     "eval_loss": "validation/loss",
     "eval_accuracy": "validation/accuracy",
-    "eval_f1": "validation/f1",
 }
 
 

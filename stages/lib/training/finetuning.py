@@ -1,4 +1,4 @@
-"""Training on token ids, saving and scoring, shared by finetune-full and the LoRA stages."""
+"""Training on token ids, predicting and saving, shared by finetune-full and the LoRA models."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers import PreTrainedModel, set_seed
 
-from stages.lib.core import costs, manifest, outputs
+from stages.lib.core import costs, manifest, outputs, predictions
 from stages.lib.core.paths import BACKBONE, MODELS, SPLITS, TOKENIZED
 from stages.lib.encoder import first_token, inference, precision, processes, tokens
 from stages.lib.schema.params import Params, Training
-from stages.lib.scores import scoring
 from stages.lib.training import checkpoints, classifier, dropout, trainer
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ def run(
     common: Params,
     adapt: "Callable[[PreTrainedModel], PreTrainedModel | PeftModel]" = lambda model: model,
 ) -> None:
-    """Train, save and score the model of the stage `name`.
+    """Train and save the model `name`, and write its predictions.
 
     `adapt` turns the classifier into the model to train, by default the classifier itself. `common`
     has the parameters seed and precision. Raises InputError when the device does not support the
@@ -55,13 +54,13 @@ def run(
         collate=tokens.Collator(model.config.pad_token_id),
     )
     results = {
-        # Scores are computed in float32, as a user of the saved model would compute them.
+        # Predictions are computed in float32, as a user of the saved model would compute them.
         split: (splits[split].labels, classifier.probabilities(logits(split)))
         for split in ("validation", "test")
     }
     if not processes.part():
         return
-    scoring.write(name, data["labels"], results)
+    predictions.write(name, data["labels"], results)
     parameters = classifier.parameters(model)
     path = MODELS / name
     with outputs.replacing_directory(path) as directory:

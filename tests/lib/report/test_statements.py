@@ -320,9 +320,8 @@ def test_duplicates_across_splits_and_imbalance_are_told(of):
 
 @pytest.mark.parametrize(
     "file",
-    ["metrics/claims.json", "metrics/costs/claims.json", "metrics/claims.json",
-     "data/predictions/lora.csv"],
-)  # fmt: skip
+    ["metrics/claims.json", "metrics/costs/claims.json", "metrics/costs/lora.json"],
+)
 def test_a_missing_file_is_named(of, tmp_path, file):
     of()
     (tmp_path / file).unlink()

@@ -1,6 +1,4 @@
-"""stages.lib.scores.scoring: the same JSON and the same table for every model."""
-
-import json
+"""stages.lib.scores.scoring: the same scores for every model."""
 
 import numpy as np
 import pandas as pd
@@ -32,18 +30,17 @@ def test_more_than_two_classes_are_averaged():
     assert found["recall"] == pytest.approx((1 + 1 + 1 / 2) / 3)
 
 
-def test_files_have_every_review_and_both_splits(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    probabilities = np.array([[0.9, 0.1], [2 / 3, 1 / 3]], np.float32)
-    split = (np.array([0, 1]), probabilities)
-    scoring.write("model", ["bad", "good"], {"validation": split, "test": split})
-    metrics = json.loads((tmp_path / "metrics/model.json").read_text())
-    assert metrics["test"] == {"accuracy": 0.5, "f1": 0.0, "precision": 0.0, "recall": 0.0}
-    assert list(metrics) == ["validation", "test"]
-    table = pd.read_csv(tmp_path / "data/predictions/model.csv")
-    assert list(table.columns) == ["split", "index", "label", "prediction", "score"]
-    assert table["split"].tolist() == ["validation"] * 2 + ["test"] * 2
-    assert table["index"].tolist() == [0, 1, 0, 1]
-    assert table["label"].tolist()[:2] == ["bad", "good"]
-    assert table["prediction"].tolist()[:2] == ["bad", "bad"]
-    assert np.array_equal(table["score"].to_numpy(np.float32)[:2], probabilities[:, 0])
+def test_every_split_is_scored_with_the_second_label_as_the_positive_one():
+    rows = pd.DataFrame(
+        {
+            "split": ["validation"] * 3 + ["test"] * 2,
+            "label": ["good", "good", "bad", "good", "bad"],
+            "prediction": ["good", "bad", "bad", "bad", "bad"],
+        }
+    )
+    found = scoring.of_predictions(rows, ["good", "bad"])
+    assert list(found) == ["validation", "test"]
+    assert found["validation"] == {
+        "accuracy": 0.666667, "f1": 0.666667, "precision": 0.5, "recall": 1.0,
+    }  # fmt: skip
+    assert found["test"]["precision"] == 0.5
