@@ -325,6 +325,7 @@ def test_data_of_an_earlier_stage_that_are_broken_are_named(after, damage, stage
     [
         ("tokenize", "data/raw/about.json", None),
         ("tokenize", "data/raw/about.json", b"{"),
+        ("tokenize", "data/raw/about.json", b"[]"),
         ("cards", "data/predictions/svm.csv", None),
     ],
 )
