@@ -121,6 +121,9 @@ def main() -> None:
     for key in ("split", "unlabelled"):
         if key in reviews_from:
             print(f"note: reviews: {reviews_from[key]}", file=sys.stderr)
+    for group in splitting.alike(labels):
+        print(f"warning: labels differ only in case or white space: {', '.join(map(repr, group))}",
+              file=sys.stderr)  # fmt: skip
     if p.dataset.subset:
         splits = {name: splitting.subset(split, p.dataset.subset) for name, split in splits.items()}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,11 @@ SOURCES = (
 
 OPINIONS = {0: ["dull", "tedious"], 1: ["great", "witty"]}
 WORDS = ["a", "the", "it", "is", "not", "very", "film", *OPINIONS[0], *OPINIONS[1]]
+
+
+# How fast a machine is decides no test.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

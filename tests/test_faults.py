@@ -323,6 +323,7 @@ def test_data_of_an_earlier_stage_that_are_broken_are_named(after, damage, stage
         ("tokenize", "data/raw/about.json", None),
         ("tokenize", "data/raw/about.json", b"{"),
         ("evaluate svm", "data/predictions/svm.csv", None),
+        ("tokenize", "data/raw/about.json", b"[]"),
         ("cards", "data/predictions/svm.csv", None),
         ("report", "data/predictions/svm.csv", None),
     ],

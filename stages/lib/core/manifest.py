@@ -23,8 +23,11 @@ def write(directory: Path, content: dict[str, Any]) -> None:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """Read the about.json in `directory`. Raises InputError if it is not JSON."""
+    """Read the about.json in `directory`. Raises InputError if it is not a JSON object."""
     try:
-        return json.loads((directory / FILE).read_text(encoding="utf-8"))
+        content = json.loads((directory / FILE).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{directory / FILE}: not JSON: {error}; 'dvc repro' creates it") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{directory / FILE}: not a JSON object; 'dvc repro' creates it")
+    return content

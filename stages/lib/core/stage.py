@@ -12,6 +12,8 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,12 @@ _OF_THE_MACHINE = {
     errno.EISDIR,
     errno.EEXIST,
 }
-# PyTorch, Arrow and NumPy report exhausted memory only in the text of the message.
-_NO_MEMORY = re.compile(r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size")
+# PyTorch, Arrow, NumPy and the loader report exhausted memory only in the text of the message.
+_NO_MEMORY = re.compile(
+    r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size|failed to map segment"
+)
+# Megabytes. With less, libraries crash or hang while they are loaded.
+_ADDRESS_SPACE = 1500
 _AGAIN = "run the same command again to continue"
 # PyTorch reports a lost peer process only in the text of the message.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue failed")
@@ -123,6 +129,15 @@ def _check_environment() -> None:
         )
     if _MISTAKES:
         raise InputError(_MISTAKES[0])
+    if sys.platform != "win32":
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE * 10**6:
+            raise InputError(
+                f"the address space is limited to {limit // 10**6} MB (ulimit -v): it should be at "
+                f"least {_ADDRESS_SPACE} MB"
+            )
 
 
 def _terminate(*_: Any) -> None:
@@ -136,13 +151,43 @@ def _ended() -> str:
 
 
 def _end_with_the_parent() -> None:
-    """Have Linux send SIGTERM when DVC or the launcher dies; otherwise the stage would keep
-    running."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
-        if os.getppid() != _PARENT:
-            raise _Terminated
+    """Have this process end with SIGTERM when DVC or the launcher dies; otherwise the stage would
+    keep running."""
+    if sys.platform != "linux":
+        return
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if os.getppid() != _PARENT:
+        raise _Terminated
+    # A launcher, and a shell that waits for its command as dash does, survive DVC.
+    child, parent = os.getpid(), _PARENT
+    while _is_below_dvc(parent):
+        child, parent = parent, _parent_of(parent)
+    if parent != _PARENT:
+        threading.Thread(target=_end_with, args=(child, parent), daemon=True).start()
+
+
+def _end_with(child: int, parent: int) -> None:
+    """Wait until `child` has lost its parent, and terminate this process."""
+    while _parent_of(child) == parent:
+        time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_below_dvc(pid: int) -> bool:
+    """Return whether a process was started by DVC, or by a process that was."""
+    try:
+        return b"\0DVC_STAGE=" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def _parent_of(pid: int) -> int:
+    """Return the parent of a process, or 0 if the process has ended."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
 
 
 def _is_of_the_pipeline(filename: object) -> bool:

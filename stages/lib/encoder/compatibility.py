@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
+import torch
 import transformers
 from transformers import AutoConfig, AutoModel
 
@@ -86,12 +87,37 @@ def check(directory: Path, place: str) -> list[str]:
             f"{place}: the tokenizer has {tokens} tokens but the embedding has {rows} rows; they "
             "do not belong together"
         )
+    warnings = []
     if unused := sum(bool(_OF_A_LAYER.search(name)) for name in report["unexpected_keys"]):
-        return [
+        warnings.append(
             f"{place}: the config has {config.num_hidden_layers} layers and the weights have more: "
             f"{unused} tensors are not used"
-        ]
-    return []
+        )
+    if constant := _constant_matrices(directory / "model.safetensors"):
+        others = f" and of {len(constant) - 1} more" if len(constant) > 1 else ""
+        warnings.append(
+            f"{place}/model.safetensors: all values of {constant[0]}{others} are the same: the "
+            "weights are not those of a trained model"
+        )
+    return warnings
+
+
+def _constant_matrices(path: Path) -> list[str]:
+    """Return the names of matrices that have one value only, such as zeros.
+
+    Biases and normalizations may be constant, and so may an embedding with a single row.
+    """
+    with safetensors.safe_open(path, "pt") as weights:
+        shapes = {
+            name: weights.get_slice(name).get_shape()
+            for name in weights.keys()  # noqa: SIM118
+        }
+        matrices = (name for name, shape in shapes.items() if len(shape) > 1 and shape[0] > 1)
+        return [name for name in matrices if _is_constant(weights.get_tensor(name))]
+
+
+def _is_constant(tensor: torch.Tensor) -> bool:
+    return bool(tensor.min() == tensor.max())
 
 
 @contextlib.contextmanager

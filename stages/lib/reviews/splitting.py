@@ -189,6 +189,14 @@ def _rank(value: str) -> tuple[int, int, str]:
     return 1, 0, value
 
 
+def alike(labels: Iterable[str]) -> list[list[str]]:
+    """Return the groups of labels that differ only in case or white space."""
+    groups: dict[str, list[str]] = {}
+    for label in labels:
+        groups.setdefault(" ".join(label.split()).casefold(), []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def write(split: Split, path: Path) -> None:
     """Write a split as parquet in row groups of GROUP rows. Equal rows give equal bytes."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as file:

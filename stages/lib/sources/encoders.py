@@ -45,11 +45,14 @@ def check_files(names: set[str], where: str) -> None:
 
 
 def read_config(path: Path, where: str) -> dict[str, Any]:
-    """Read config.json. Raises InputError for a model type that is not in `FAMILIES`."""
+    """Read config.json. Raises InputError if it is not JSON, and for a model type that is not in
+    `FAMILIES`."""
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         kind = config["model_type"]
-    except (ValueError, KeyError, TypeError):
+    except ValueError as error:
+        raise InputError(f"{where}: not JSON: {error}") from None
+    except (KeyError, TypeError):
         raise InputError(f"{where} has no model_type") from None
     if kind not in FAMILIES:
         known = ", ".join(map(repr, FAMILIES))

@@ -1,5 +1,6 @@
 """stages.lib.core.stage: however a stage ends, it says why, and its outputs are as they were."""
 
+import contextlib
 import errno
 import os
 import pty
@@ -83,7 +84,7 @@ def python(code, **environment):
     """Run code in an interpreter of its own."""
     return subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""} | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -133,9 +134,23 @@ def test_a_number_of_processes_that_is_none_is_named():
     )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+def test_too_little_address_space_is_one_line_before_a_library_crashes_or_hangs():
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_AS, ({0} * 10**6,) * 2)\n"
+    code = "from stages.lib.core import stage\nstage.run(lambda: print('ran'))"
+    done = python(limit.format(600) + code)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "error: the address space is limited to 600 MB (ulimit -v): it should be at least 1500 MB\n"
+    )
+    assert python(limit.format(1500) + code).stdout == "ran\n"
+
+
 @pytest.mark.parametrize(
-    "name", ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOMEM"]
-)
+    "name",
+    ["ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "ENOMEM", "EIO", "EMFILE", "ENFILE",
+     "ENAMETOOLONG", "ELOOP", "ENOTDIR", "EISDIR", "EEXIST"],
+)  # fmt: skip
 def test_a_fault_of_the_machine_is_one_line_with_the_file(capsys, name):
     number = getattr(errno, name)
     reason = os.strerror(number).lower()
@@ -156,6 +171,7 @@ def test_a_fault_of_the_machine_is_one_line_with_the_file(capsys, name):
         (RuntimeError("Unable to allocate 3 GiB"), "cannot allocate memory"),
         (RuntimeError("unable to allocate 3 GiB"), "cannot allocate memory"),
         (RuntimeError("malloc of size 64 failed"), "cannot allocate memory"),
+        (ImportError("libtorch.so: failed to map segment"), "cannot allocate memory"),
     ],
 )
 def test_so_is_one_that_a_library_says_in_words(capsys, error, reason):
@@ -286,7 +302,9 @@ pathlib.Path("told").write_text(
     [
         (False, {}, "1 True 1"),
         (True, {}, "1 True None"),
+        (True, {"RANK": "2"}, "1 True None"),
         (True, {"WORLD_SIZE": "3", "RANK": "0"}, "3 True None"),
+        (True, {"WORLD_SIZE": "3"}, "3 True None"),
         (True, {"WORLD_SIZE": "3", "RANK": "2"}, "3 False 1"),
         (False, {"WORLD_SIZE": "x"}, "1 True 1"),
     ],
@@ -408,6 +426,28 @@ def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status, 
     assert content(written) == FILES
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of DVC's death")
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_a_stage_ends_with_dvc_and_its_outputs_come_back(written, shell, monkeypatch):
+    """Also where a shell that waits for the stage, as dash does, survives DVC."""
+    monkeypatch.setenv("SHELL", shutil.which(shell))
+    (written / "accident.py").write_text(
+        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(600)"
+    )
+    dvc = start(written, "dvc", "repro", "--force", "--single-item", "write")
+    wait_for(written / "process", dvc)
+    assert content(written) != FILES
+    dvc.kill()
+    try:
+        # DVC's stderr is the stage's too, which is at its end when both are.
+        _, stderr = dvc.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(dvc.pid, signal.SIGKILL)
+    assert stderr.endswith(f"error: write: terminated; {AGAIN}\n")
+    assert content(written) == FILES
+
+
 def test_a_second_interrupt_does_not_stop_what_is_put_back(removed, capsys, monkeypatch):
     done = []
 
@@ -417,6 +457,8 @@ def test_a_second_interrupt_does_not_stop_what_is_put_back(removed, capsys, monk
         done.append(True)
 
     monkeypatch.setattr(restoring, "restore_running_stage", restore)
+    # Python has not, where tests run in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     assert ended(capsys, fail(KeyboardInterrupt()))[0] == 130
     assert done
 
@@ -433,6 +475,11 @@ def test_a_missing_file_of_a_stage_is_one_line_and_another_is_a_bug(capsys, tmp_
 def test_a_message_is_one_line_that_tells_the_terminal_nothing():
     assert stage.printable("a\nb \x1b[31mred\x00 \u202e") == "a b \\x1b[31mred\\x00 \\u202e"
     assert stage.printable("grün 映画 \U0001f600") == "grün 映画 \U0001f600"
+
+
+def test_a_message_of_1000_characters_is_whole():
+    assert stage.printable("a" * 1000) == "a" * 1000
+    assert stage.printable("a" * 1001) == f"{'a' * 500} ... {'a' * 500}"
 
 
 def test_a_long_message_keeps_its_ends():

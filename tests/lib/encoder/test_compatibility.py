@@ -158,6 +158,19 @@ def test_layers_that_the_config_leaves_out_are_a_warning(own_backbone):
     ]
 
 
+@pytest.mark.parametrize("value", [0, 0.5])
+def test_constant_matrices_are_a_warning(own_backbone, value):
+    def change(weights):
+        weights["transformer.layer.0.ffn.lin1.weight"].fill_(value)
+        weights["transformer.layer.1.ffn.lin2.weight"].fill_(value)
+
+    change_weights(own_backbone, change)
+    assert compatibility.check(own_backbone, "mine") == [
+        "mine/model.safetensors: all values of transformer.layer.0.ffn.lin1.weight and of 1 more "
+        "are the same: the weights are not those of a trained model"
+    ]
+
+
 def test_weights_of_a_pretraining_head_need_no_warning(own_backbone):
     def change(weights):
         weights["vocab_layer_norm.weight"] = weights["embeddings.LayerNorm.weight"].clone()

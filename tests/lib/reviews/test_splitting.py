@@ -249,3 +249,9 @@ def test_a_label_of_more_digits_than_python_reads_is_a_word():
     long = "9" * 5000
     _, labels, _ = assemble(train=["7", long] * 2, validation=["7", long], test=["7", long])
     assert labels == ["7", long]
+
+
+def test_labels_that_differ_in_case_or_white_space_only_are_alike():
+    labels = ["bad", "good", "Good", "very bad", "Very  bad", "GOOD", "goods"]
+    assert splitting.alike(labels) == [["good", "Good", "GOOD"], ["very bad", "Very  bad"]]
+    assert splitting.alike(["0", "1"]) == []

@@ -220,6 +220,14 @@ def test_a_config_without_architecture_is_refused(backbone, tmp_path, text):
     )
 
 
+def test_a_config_that_is_not_json_is_refused_with_the_reason(backbone, tmp_path):
+    path = backbone / "config.json"
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert fails(local.backbone, backbone, tmp_path).startswith(
+        f"backbone.path: {path}: not JSON: Unexpected UTF-8 BOM"
+    )
+
+
 def test_another_architecture_is_refused(backbone, tmp_path):
     config = json.loads((backbone / "config.json").read_text())
     (backbone / "config.json").write_text(json.dumps(config | {"model_type": "gpt2"}))
