@@ -53,7 +53,7 @@ def main() -> None:
         for name in SPLITS:
             for _ in vectors(name):
                 pass
-        processes.part()
+        processes.leave_group()
         return
     with outputs.replacing_directory(FEATURES) as directory:
         manifest.write(directory, manifest.read(TOKENIZED))
@@ -61,7 +61,7 @@ def main() -> None:
             with features.writing(directory / f"{name}.parquet", training.facts["dim"]) as append:
                 for cls, labels in vectors(name):
                     append(cls, labels)
-        processes.part()
+        processes.leave_group()
     seconds = time.perf_counter() - start
     outputs.write_json(METRICS, training.facts)
     costs.write(
