@@ -30,7 +30,7 @@ def main() -> None:
     p = params.load("extract-cls-features", "precision")
     from tqdm.auto import tqdm
 
-    from stages.lib.core import costs
+    from stages.lib.core import costs, parquet
     from stages.lib.encoder import extraction, precision, processes, tokens
     from stages.lib.vectors import features
 
@@ -40,7 +40,7 @@ def main() -> None:
         training if training.precision == "fp32" else extraction.Extractor(BACKBONE, "fp32", budget)
     )
     extractors = {name: training if name == "train" else exact for name in SPLITS}
-    sizes = {name: tokens.count(name) for name in SPLITS}
+    sizes = {name: parquet.count(TOKENIZED / f"{name}.parquet") for name in SPLITS}
     start = time.perf_counter()
 
     def vectors(name: str) -> Iterator[tuple["np.ndarray", "np.ndarray"]]:
