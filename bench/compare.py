@@ -214,9 +214,9 @@ def roofline(project: Project) -> dict[str, Any]:
     """Measure the FLOP/s of a matrix product, and the share of it that each step reaches."""
     project.module("stages.download")
     project.module("stages.tokenize")
-    chosen = precision.resolve("auto")
-    done = project.module("bench.roofline", chosen)
-    return {"precision": chosen} | json.loads(done.stdout.splitlines()[-1])
+    float_format = precision.resolve("auto")
+    done = project.module("bench.roofline", float_format)
+    return {"precision": float_format} | json.loads(done.stdout.splitlines()[-1])
 
 
 def growth(one: Project, ten: Project) -> dict[str, Any]:
@@ -247,13 +247,13 @@ def memory(project: Project) -> dict[str, Any]:
     project.module("stages.tokenize")
     peaks: dict[str, dict[str, float]] = {}
     sixteen = "fp16" if torch.cuda.is_available() else "bf16"
-    for chosen in ("fp32", sixteen):
-        project.set(None, precision=chosen)
+    for float_format in ("fp32", sixteen):
+        project.set(None, precision=float_format)
         for name in ("extract-cls-features", "finetune-full", "lora"):
             done = run_stage(project, name)
             on_gpu = project.read(f"metrics/costs/{name}.json")["peak_memory_mb"]
             peak = on_gpu if torch.cuda.is_available() else done.memory
-            peaks.setdefault(name, {})[chosen] = round(peak, 1)
+            peaks.setdefault(name, {})[float_format] = round(peak, 1)
     others: dict[str, Callable[[], Run]] = {
         "download": lambda: project.module("stages.download"),
         "tokenize": lambda: run_stage(project, "tokenize"),

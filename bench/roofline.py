@@ -77,13 +77,13 @@ def padded(split: tokens.Tokens, sampler: Iterator[list[int]]) -> list[dict[str,
     ]
 
 
-def main(chosen: str) -> None:
-    dtype, device = precision.DTYPES[chosen], precision.device()
+def main(float_format: str) -> None:
+    dtype, device = precision.DTYPES[float_format], precision.device()
     split = tokens.load("train")
     settings = params.parse(declarations.read_yaml(params.PATH))
 
     model = AutoModel.from_pretrained(paths.BACKBONE).eval()
-    first_token.only(model)
+    first_token.keep_first(model)
     model.to(device, dtype)
     budget = batches.TokenBudget(split.lengths, settings.extract_cls_features.tokens_per_batch)
     # The longest batches come first, so take batches of all lengths.
@@ -102,7 +102,7 @@ def main(chosen: str) -> None:
     ):
         torch.manual_seed(0)
         trained = adapt(classifier.create(manifest.read(paths.TOKENIZED)["labels"])).to(device)
-        first_token.only(trained)
+        first_token.keep_first(trained)
         if device.type == "cpu":
             dropout.make_cheap(trained)
         optimizer = torch.optim.AdamW(
@@ -113,7 +113,7 @@ def main(chosen: str) -> None:
         trained.train()
 
         def step(batch: dict[str, torch.Tensor]) -> None:
-            with torch.autocast(device.type, dtype, enabled=chosen != "fp32"):
+            with torch.autocast(device.type, dtype, enabled=float_format != "fp32"):
                 loss = trained(**batch).loss  # noqa: B023
             loss.backward()
             optimizer.step()  # noqa: B023

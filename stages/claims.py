@@ -70,8 +70,8 @@ def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
         return {"precision": None, "reason": "this CPU has no native bf16"}
     from stages.lib.training import precision_benchmark
 
-    chosen = asked if asked in ("bf16", "fp16") else native
-    return {"precision": chosen} | precision_benchmark.measure(chosen, seed)
+    float_format = asked if asked in ("bf16", "fp16") else native
+    return {"precision": float_format} | precision_benchmark.measure(float_format, seed)
 
 
 def merging(test: "Tokens") -> dict[str, Any]:

@@ -30,7 +30,7 @@ def main() -> None:
     p = params.load("extract-cls-features", "precision")
     from tqdm.auto import tqdm
 
-    from stages.lib.core import costs
+    from stages.lib.core import costs, parquet
     from stages.lib.encoder import extraction, precision, processes, tokens
     from stages.lib.vectors import features
 
@@ -40,7 +40,7 @@ def main() -> None:
         training if training.precision == "fp32" else extraction.Extractor(BACKBONE, "fp32", budget)
     )
     extractors = {name: training if name == "train" else exact for name in SPLITS}
-    sizes = {name: tokens.count(name) for name in SPLITS}
+    sizes = {name: parquet.count(TOKENIZED / f"{name}.parquet") for name in SPLITS}
     start = time.perf_counter()
 
     def vectors(name: str) -> Iterator[tuple["np.ndarray", "np.ndarray"]]:
@@ -53,7 +53,7 @@ def main() -> None:
         for name in SPLITS:
             for _ in vectors(name):
                 pass
-        processes.part()
+        processes.leave_group()
         return
     with outputs.replacing_directory(FEATURES) as directory:
         manifest.write(directory, manifest.read(TOKENIZED))
@@ -61,7 +61,7 @@ def main() -> None:
             with features.writing(directory / f"{name}.parquet", training.facts["dim"]) as append:
                 for cls, labels in vectors(name):
                     append(cls, labels)
-        processes.part()
+        processes.leave_group()
     seconds = time.perf_counter() - start
     outputs.write_json(METRICS, training.facts)
     costs.write(

@@ -43,11 +43,11 @@ def main() -> None:
         labels=splits["validation"].labels,
         settings=p.finetune_head,
         seed=p.seed,
-        chosen="fp32",
+        float_format="fp32",
         inputs=[paths.FEATURES, paths.BACKBONE],
         collate=head.collate,
     )
-    if not processes.part():
+    if not processes.leave_group():
         return
     predictions.write(
         NAME,

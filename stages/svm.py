@@ -34,11 +34,11 @@ def main() -> None:
     p = params.load("svm", "seed")
     import numpy as np
 
-    from stages.lib.core import costs, manifest, predictions
+    from stages.lib.core import costs, manifest, parquet, predictions
     from stages.lib.vectors import features
 
     data = manifest.read(paths.FEATURES)
-    samples = features.count("train")
+    samples = parquet.count(paths.FEATURES / "train.parquet")
     start = time.perf_counter()
     if samples <= IN_MEMORY:
         best, fit = in_memory(p.svm.C, p.seed)

@@ -89,7 +89,7 @@ def test_16_bit_is_measured_where_the_hardware_has_it(monkeypatch, asked, native
     monkeypatch.delenv(precision.AUTO, raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
     monkeypatch.setattr(
-        precision_benchmark, "measure", lambda chosen, seed: {"samples_per_second": 1.0}
+        precision_benchmark, "measure", lambda float_format, seed: {"samples_per_second": 1.0}
     )
     found = claims.training_costs("mixed", asked, 0)
     assert found["precision"] == expected
@@ -97,8 +97,8 @@ def test_16_bit_is_measured_where_the_hardware_has_it(monkeypatch, asked, native
     assert ("reason" in found) != native
 
 
-@pytest.mark.parametrize("chosen", ["fp32", "bf16"])
-def test_steps_are_measured_in_the_precision_that_is_named(ran, monkeypatch, chosen):
+@pytest.mark.parametrize("float_format", ["fp32", "bf16"])
+def test_steps_are_measured_in_the_precision_that_is_named(ran, monkeypatch, float_format):
     monkeypatch.chdir(ran.path)
     seen = []
     linear = torch.nn.functional.linear
@@ -108,9 +108,9 @@ def test_steps_are_measured_in_the_precision_that_is_named(ran, monkeypatch, cho
         return seen[-1]
 
     monkeypatch.setattr(torch.nn.functional, "linear", spy)
-    facts = precision_benchmark.measure(chosen, seed=0)
+    facts = precision_benchmark.measure(float_format, seed=0)
     assert facts["samples_per_second"] > 0
     assert facts["peak_memory_mb"] > 100
     assert {value.dtype for value in seen} == {
-        {"fp32": torch.float32, "bf16": torch.bfloat16}[chosen]
+        {"fp32": torch.float32, "bf16": torch.bfloat16}[float_format]
     }

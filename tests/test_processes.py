@@ -25,7 +25,7 @@ import os, sys
 from stages import extract_cls_features, finetune_full, lora
 from stages.lib.encoder import processes
 
-processes.part = lambda: processes.state().is_main_process
+processes.leave_group = lambda: processes.state().is_main_process
 for stage in (extract_cls_features, finetune_full, lora):
     sys.argv = [stage.__name__, "lora"]
     stage.main()

@@ -341,7 +341,7 @@ def test_an_upload_that_breaks_off_is_seen_by_nobody_and_goes_on(ran, server):
 
 def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
     svm, encoder = (
-        checksums.of(ran.path / folder / "model.safetensors")
+        checksums.sha256(ran.path / folder / "model.safetensors")
         for folder in ("data/models/svm", "data/backbone")
     )
     arrived, killed = threading.Event(), threading.Event()

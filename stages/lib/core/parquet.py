@@ -1,4 +1,4 @@
-"""Parquet files that are read in chunks."""
+"""Parquet files that are read in chunks, or counted."""
 
 import contextlib
 from collections.abc import Iterator
@@ -27,3 +27,9 @@ def opened(path: str | Path) -> Iterator[pq.ParquetFile]:
         if isinstance(error, OSError) and error.errno:
             raise
         raise InputError(f"{path}: cannot be read as parquet: {error}") from None
+
+
+def count(path: str | Path) -> int:
+    """Count the rows of the parquet file at `path`. Raises InputError as `opened` does."""
+    with opened(path) as file:
+        return int(file.metadata.num_rows)

@@ -27,7 +27,7 @@ class Extractor:
         self.precision = precision.resolve(asked)
         self.tokens_per_batch = tokens_per_batch
         self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
-        first_token.only(self._model)
+        first_token.keep_first(self._model)
         # What transformers wraps `to` in hides its arguments' types.
         self._model.to(precision.device(), precision.DTYPES[self.precision])  # type: ignore[arg-type]
 

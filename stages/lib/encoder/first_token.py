@@ -60,8 +60,8 @@ class FirstTokenBlock(TransformerBlock):
         return self.output_layer_norm(self.ffn(attended) + attended)
 
 
-def only(model: nn.Module) -> None:
-    """Reduce the last hidden state of a DistilBERT in `model` to the first token: [batch, 1, dim].
+def keep_first(model: nn.Module) -> None:
+    """Keep only the first token of a DistilBERT's last hidden state in `model`: [batch, 1, dim].
 
     The model is changed in place, but its saved files stay the same. Other architectures are left
     unchanged.

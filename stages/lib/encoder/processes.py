@@ -47,7 +47,7 @@ def gathered(rows: torch.Tensor, most: int) -> torch.Tensor:
     return gather(padded.to(state().device)).view(-1, *padded.shape)
 
 
-def part() -> bool:
+def leave_group() -> bool:
     """End the communication between the processes, after their last collective operation.
 
     Returns whether this is the main process, which continues alone.

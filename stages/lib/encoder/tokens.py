@@ -57,12 +57,6 @@ def load(split: str) -> Tokens:
         return _tensors(file.read())
 
 
-def count(split: str) -> int:
-    """Return the number of reviews in a split of data/tokenized."""
-    with parquet.opened(TOKENIZED / f"{split}.parquet") as file:
-        return file.metadata.num_rows
-
-
 def chunks(split: str, rows: int) -> Iterator[Tokens]:
     """Read a split of data/tokenized in chunks of at most `rows` reviews."""
     with parquet.opened(TOKENIZED / f"{split}.parquet") as file:

@@ -68,12 +68,12 @@ class Model:
         return scores
 
 
-def load(directory: Path, chosen: str) -> Model:
-    """Load the model of a directory onto the device, in the precision `chosen`.
+def load(directory: Path, float_format: str) -> Model:
+    """Load the model of a directory onto the device, in a format that `precision.resolve` returned.
 
-    `chosen` is a result of `precision.resolve`. The directory holds a transformers classifier, a
-    PEFT adapter (which is merged into its base), or the SVM's arrays (used with data/backbone).
-    Raises InputError when it holds none of these or when its trained head is missing.
+    The directory holds a transformers classifier, a PEFT adapter (which is merged into its base),
+    or the SVM's arrays (used with data/backbone). Raises InputError when it holds none of these or
+    when its trained head is missing.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -92,9 +92,9 @@ def load(directory: Path, chosen: str) -> Model:
     _check_labels(directory, model)
     if model.tokenizer.pad_token_id is None:
         raise InputError(f"{directory}: its tokenizer has no padding token")
-    first_token.only(model.network)
+    first_token.keep_first(model.network)
     # What transformers wraps `to` in hides its arguments' types.
-    model.network.to(precision.device(), precision.DTYPES[chosen])  # type: ignore[arg-type]
+    model.network.to(precision.device(), precision.DTYPES[float_format])  # type: ignore[arg-type]
     model.network.eval()
     return model
 

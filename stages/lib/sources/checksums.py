@@ -6,7 +6,7 @@ from pathlib import Path
 from stages.lib.core.errors import InputError
 
 
-def of(path: Path) -> str:
+def sha256(path: Path) -> str:
     """Compute the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

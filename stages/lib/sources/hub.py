@@ -116,7 +116,7 @@ def _official_reviews(dataset: Dataset) -> Reviews:
         for name in SPLITS
     }
     splits, labels, facts = assemble(files, seed=dataset.split_seed)
-    sha256 = {name: checksums.of(path) for name, path in paths.items()}
+    sha256 = {name: checksums.sha256(path) for name, path in paths.items()}
     return Reviews(splits, labels, _provenance(DATASET, DATASET_REVISION, sha256) | facts)
 
 
@@ -288,7 +288,7 @@ def backbone(directory: Path, name: str = BACKBONE) -> dict[str, Any]:
     ]
     paths = _download(repository, commit, "model", wanted, pinned=pinned)
     encoders.install(paths, config, directory)
-    return _provenance(repository, commit, checksums.of(paths[encoders.WEIGHTS]))
+    return _provenance(repository, commit, checksums.sha256(paths[encoders.WEIGHTS]))
 
 
 def _backbone_config(repository: str, revision: str) -> tuple[str, dict[str, Any]]:
@@ -401,7 +401,7 @@ def _announced_checksums(repository: str, revision: str, kind: str) -> dict[str,
 
 def _verify(path: Path, expected: str, name: str) -> None:
     try:
-        checksums.verify(checksums.of(path), expected, name)
+        checksums.verify(checksums.sha256(path), expected, name)
     except InputError:
         # A file left in the client's cache would be used without a check the next time.
         path.resolve().unlink()

@@ -58,7 +58,7 @@ def reviews(dataset: Dataset) -> Reviews:
     splits, labels, facts = assemble(files, seed=dataset.split_seed)
     root = path if path.is_dir() else path.parent
     sha256 = {
-        file.relative_to(root).as_posix(): checksums.of(file)
+        file.relative_to(root).as_posix(): checksums.sha256(file)
         for of_split in paths.values()
         for file in of_split
     }
@@ -163,4 +163,4 @@ def backbone(source: Path, directory: Path) -> dict[str, Any]:
     config = encoders.read_config(config_path, f"backbone.path: {config_path}")
     wanted = (encoders.CONFIG, encoders.WEIGHTS, *encoders.TOKENIZER_FILES)
     encoders.install({name: source / name for name in wanted if name in names}, config, directory)
-    return {"source": "local", "path": str(source), "sha256": checksums.of(weights)}
+    return {"source": "local", "path": str(source), "sha256": checksums.sha256(weights)}

@@ -28,12 +28,12 @@ def run(
     has the parameters seed and precision. Raises InputError when the device does not support the
     precision and when training diverges.
     """
-    chosen = precision.resolve(common.precision)
+    float_format = precision.resolve(common.precision)
     splits = {split: tokens.load(split) for split in SPLITS}
     data = manifest.read(TOKENIZED)
     set_seed(common.seed)
     model = adapt(classifier.create(data["labels"]))
-    first_token.only(model)
+    first_token.keep_first(model)
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
 
@@ -49,7 +49,7 @@ def run(
         labels=splits["validation"].labels,
         settings=settings,
         seed=common.seed,
-        chosen=chosen,
+        float_format=float_format,
         inputs=[TOKENIZED, BACKBONE],
         collate=tokens.Collator(model.config.pad_token_id),
     )
@@ -58,7 +58,7 @@ def run(
         split: (splits[split].labels, classifier.probabilities(logits(split)))
         for split in ("validation", "test")
     }
-    if not processes.part():
+    if not processes.leave_group():
         return
     predictions.write(name, data["labels"], results)
     parameters = classifier.parameters(model)
@@ -72,6 +72,6 @@ def run(
         size=path,
         **parameters,
         settings=settings.model_dump() | {"seed": common.seed},
-        **precision.describe(chosen),
+        **precision.describe(float_format),
     )
     checkpoints.remove(name)

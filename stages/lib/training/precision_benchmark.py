@@ -18,11 +18,11 @@ STEPS = 20
 LR = 5e-5
 
 
-def measure(chosen: str, seed: int) -> dict[str, float]:
+def measure(float_format: str, seed: int) -> dict[str, float]:
     """Measure reviews per second and the peak memory in MB of this process (on CUDA, of the GPU).
 
-    `chosen` is fp32, bf16 or fp16. At 16 bit, the weights stay in float32 and the computation runs
-    under autocast, as in the Trainer.
+    `float_format` is fp32, bf16 or fp16. At 16 bit, the weights stay in float32 and the computation
+    runs under autocast, as in the Trainer.
     """
     device = precision.device()
     train = tokens.load("train")
@@ -30,21 +30,22 @@ def measure(chosen: str, seed: int) -> dict[str, float]:
     model = classifier.create(manifest.read(paths.TOKENIZED)["labels"])
     # What transformers wraps `to` in hides its arguments' types.
     model.to(device).train()  # type: ignore[arg-type]
-    first_token.only(model)
+    first_token.keep_first(model)
     if device.type == "cpu":
         dropout.make_cheap(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
-    scaler = torch.amp.GradScaler(device.type, enabled=chosen == "fp16")
+    scaler = torch.amp.GradScaler(device.type, enabled=float_format == "fp16")
     collate = tokens.Collator(model.config.pad_token_id)
     seen = 0
-    for step, rows in enumerate(tqdm(_first_batches(train, seed), f"steps in {chosen}")):
+    for step, rows in enumerate(tqdm(_first_batches(train, seed), f"steps in {float_format}")):
         if step == WARM_UP:
             start, seen = _now(device), 0
         batch = {
             name: tensor.to(device)
             for name, tensor in collate([train[row] for row in rows]).items()
         }
-        with torch.autocast(device.type, precision.DTYPES[chosen], enabled=chosen != "fp32"):
+        dtype = precision.DTYPES[float_format]
+        with torch.autocast(device.type, dtype, enabled=float_format != "fp32"):
             loss = model(**batch).loss
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -52,7 +53,7 @@ def measure(chosen: str, seed: int) -> dict[str, float]:
         optimizer.zero_grad()
         seen += len(rows)
     seconds = _now(device) - start
-    peak = precision.describe(chosen).get("peak_memory_mb")
+    peak = precision.describe(float_format).get("peak_memory_mb")
     return {
         "samples_per_second": round(seen / seconds, 1),
         "peak_memory_mb": peak or round(costs.peak_resident_memory() / 1e6, 1),

@@ -138,7 +138,7 @@ def train(
     labels: np.ndarray,
     settings: Training,
     seed: int,
-    chosen: str,
+    float_format: str,
     inputs: list[Path],
     collate: Callable[[list[Any]], dict[str, torch.Tensor]],
 ) -> float:
@@ -146,7 +146,7 @@ def train(
 
     `model` takes the batches that `collate` makes from `rows` and returns logits [rows, labels];
     `lengths` are the numbers of tokens of the rows. `logits` returns the logits of the validation
-    reviews, and `labels` are their true labels. `chosen` is a precision from `precision.resolve`.
+    reviews, and `labels` are their true labels. `float_format` is a result of `precision.resolve`.
 
     Training resumes from the last checkpoint of a killed run with the same code, settings, seed,
     device type, number of threads and processes, and `inputs` (files or directories). The caller
@@ -158,7 +158,7 @@ def train(
     machine = [device.type, torch.get_num_threads(), count]
 
     def prepare() -> tuple[Path, str | None]:
-        directory = checkpoints.directory(name, inputs, [settings, seed, chosen, *machine])
+        directory = checkpoints.directory(name, inputs, [settings, seed, float_format, *machine])
         if checkpoint := checkpoints.last(directory, count):
             print(f"resuming from {checkpoint}", file=sys.stderr)
         return directory, checkpoint
@@ -175,8 +175,8 @@ def train(
         lr_scheduler_type="linear",
         optim="adamw_torch_fused",
         use_cpu=device.type == "cpu",
-        bf16=chosen == "bf16",
-        fp16=chosen == "fp16",
+        bf16=float_format == "bf16",
+        fp16=float_format == "fp16",
         seed=seed,
         eval_strategy="epoch",
         save_strategy="epoch",
@@ -197,7 +197,7 @@ def train(
     # precision.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # The precision in params.yaml overrides a configuration file of Accelerate.
-    arguments.mixed_precision = "no" if chosen == "fp32" else chosen
+    arguments.mixed_precision = "no" if float_format == "fp32" else float_format
     clock = Clock()
     shown = [Progress(), Curves(name)] if here.is_main_process else []
     trainer = BatchTrainer(

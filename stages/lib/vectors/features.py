@@ -29,12 +29,6 @@ def writing(path: Path, dim: int) -> Iterator[Callable[[np.ndarray, np.ndarray],
         yield append
 
 
-def count(split: str) -> int:
-    """Return the number of reviews in a split."""
-    with parquet.opened(FEATURES / f"{split}.parquet") as file:
-        return file.metadata.num_rows
-
-
 def blocks(split: str, rows: int = ROWS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield what `load` returns in blocks of at most `rows` reviews, for data that does not fit
     into memory."""
@@ -49,7 +43,7 @@ def load(split: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the vectors (float32 [reviews, dim]) and labels (int64 [reviews]) of a split."""
     with parquet.opened(FEATURES / f"{split}.parquet") as file:
         dim = file.schema_arrow.field("cls").type.list_size
-    cls = np.empty((count(split), dim), np.float32)
+    cls = np.empty((file.metadata.num_rows, dim), np.float32)
     labels = np.empty(len(cls), np.int64)
     end = 0
     # Smaller blocks, because the whole split is in memory already.

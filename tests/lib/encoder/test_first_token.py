@@ -34,7 +34,7 @@ def classifier(request):
 
 def test_logits_loss_and_gradients_are_those_of_the_whole_model(classifier):
     narrow = copy.deepcopy(classifier)
-    first_token.only(narrow)
+    first_token.keep_first(narrow)
     labels = torch.tensor([0, 1])
     expected, found = (model(**BATCH, labels=labels) for model in (classifier, narrow))
     assert torch.allclose(found.logits, expected.logits, atol=1e-6)
@@ -48,7 +48,7 @@ def test_the_last_hidden_state_is_that_of_the_first_token():
     torch.manual_seed(0)
     model = DistilBertModel(CONFIG).eval()
     expected = model(**BATCH).last_hidden_state[:, :1]
-    first_token.only(model)
+    first_token.keep_first(model)
     found = model(**BATCH).last_hidden_state
     assert found.shape == (2, 1, 16)
     assert torch.allclose(found, expected, atol=1e-6)
@@ -56,7 +56,7 @@ def test_the_last_hidden_state_is_that_of_the_first_token():
 
 def test_it_goes_together_with_cheap_dropout(classifier):
     whole, narrow = copy.deepcopy(classifier), copy.deepcopy(classifier)
-    first_token.only(narrow)
+    first_token.keep_first(narrow)
     dropout.make_cheap(narrow)
     assert torch.allclose(narrow(**BATCH).logits, whole(**BATCH).logits, atol=1e-6)
     narrow.train()
@@ -66,7 +66,7 @@ def test_it_goes_together_with_cheap_dropout(classifier):
 
 def test_what_is_saved_is_a_distilbert_like_any_other(classifier, tmp_path):
     expected = classifier(**BATCH).logits
-    first_token.only(classifier)
+    first_token.keep_first(classifier)
     classifier.save_pretrained(tmp_path)
     again = DistilBertForSequenceClassification.from_pretrained(tmp_path).eval()
     assert torch.allclose(again(**BATCH).logits, expected, atol=1e-6)
@@ -78,5 +78,5 @@ def test_other_architectures_are_left_alone():
         num_hidden_layers=2, max_position_embeddings=16,
     )  # fmt: skip
     model = BertModel(config).eval()
-    first_token.only(model)
+    first_token.keep_first(model)
     assert model(**BATCH).last_hidden_state.shape == (2, 5, 16)

@@ -33,12 +33,12 @@ def gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "chosen"),
+    ("capabilities", "float_format"),
     [(["avx512_bf16"], "bf16"), (["amx_tile"], "bf16"), (["avx512_f"], "fp32"), ([], "fp32")],
 )
-def test_auto_on_a_cpu_is_bf16_where_the_hardware_has_it(cpu, capabilities, chosen):
+def test_auto_on_a_cpu_is_bf16_where_the_hardware_has_it(cpu, capabilities, float_format):
     cpu(*capabilities)
-    assert precision.resolve("auto") == chosen
+    assert precision.resolve("auto") == float_format
 
 
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])

@@ -53,7 +53,7 @@ def download(project, server, tmp_path):
     code = module.read_text()
     model = server.repositories["model", source.BACKBONE][1]
     real = source.BACKBONE_SHA256["model.safetensors"]
-    module.write_text(code.replace(real, checksums.of(model / "model.safetensors")))
+    module.write_text(code.replace(real, checksums.sha256(model / "model.safetensors")))
 
     def run(which="hub", section=None, **env):
         changes = {f"dataset__{key}": value for key, value in (section or {}).items()}
@@ -268,7 +268,7 @@ def test_any_encoder_of_the_hub_comes_at_the_commit_of_its_revision(
         "source": "hub",
         "repository": OTHER,
         "revision": COMMIT,
-        "sha256": checksums.of(other / "model.safetensors"),
+        "sha256": checksums.sha256(other / "model.safetensors"),
     }
     assert sorted(path.name for path in (project.path / "data/backbone").iterdir()) == [
         "about.json",
