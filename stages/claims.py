@@ -5,7 +5,8 @@
 - An adapter merged into its base model, W' = W + BA, gives the same logits.
 - One base model serves several adapters, which are swapped in place.
 - Mixed precision saves memory and time. This is measured on a few steps of full fine-tuning at fp32
-  and at 16 bit, each in a separate process, so that each has its own peak memory.
+  and at 16 bit, each in a separate process, so that each has its own peak memory. Beside the peak
+  is what PyTorch allocates, which does not depend on the caches of libraries.
 
 reads    data/models/lora*, data/backbone, data/tokenized, data/predictions/lora*
          (params: seed, precision)
@@ -55,8 +56,8 @@ def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
     """Measure speed and peak memory of full fine-tuning, for `kind` 'fp32' or 'mixed'.
 
     `asked` is the parameter precision. If it is not a 16-bit one, 'mixed' uses the choice of
-    'auto'. On hardware without a 16-bit format, 'mixed' is not measured and the reason is returned
-    instead. Raises InputError for a precision that the device does not support.
+    'auto'. On hardware without a fast 16-bit format, 'mixed' is not measured and the reason is
+    returned instead. Raises InputError for a precision that the device does not support.
     """
     from stages.lib.encoder import precision
 
@@ -67,7 +68,7 @@ def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
         return precision_benchmark.measure("fp32", seed)
     native = precision.resolve("auto")
     if native == "fp32":
-        return {"precision": None, "reason": "this CPU has no native bf16"}
+        return {"precision": None, "reason": "bf16 is not faster than fp32 on this CPU"}
     from stages.lib.training import precision_benchmark
 
     float_format = asked if asked in ("bf16", "fp16") else native

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from stages import claims
 from stages.lib.encoder import precision, tokens
-from stages.lib.training import precision_benchmark
+from stages.lib.training import classifier, precision_benchmark
 
 # Run in the precision that `auto` means here, and then in the other one (see `make test`).
 pytestmark = pytest.mark.precision
@@ -87,7 +87,8 @@ def test_each_measurement_has_a_process_of_its_own():
 def test_16_bit_is_measured_where_the_hardware_has_it(monkeypatch, asked, native, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv(precision.AUTO, raising=False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    capabilities = {"avx512_bf16": native, "cpu_name": "AMD EPYC"}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     monkeypatch.setattr(
         precision_benchmark, "measure", lambda float_format, seed: {"samples_per_second": 1.0}
     )
@@ -111,6 +112,11 @@ def test_steps_are_measured_in_the_precision_that_is_named(ran, monkeypatch, flo
     facts = precision_benchmark.measure(float_format, seed=0)
     assert facts["samples_per_second"] > 0
     assert facts["peak_memory_mb"] > 100
+    assert facts["saved_activations_mb"] > 0
+    # Weights, gradients and the two states of AdamW for each weight, in float32.
+    model = classifier.create(["negative", "positive"])
+    numbers = sum(parameter.numel() for parameter in model.parameters())
+    assert facts["weights_and_optimizer_mb"] == pytest.approx(16 * numbers / 1e6, abs=0.2)
     assert {value.dtype for value in seen} == {
         {"fp32": torch.float32, "bf16": torch.bfloat16}[float_format]
     }

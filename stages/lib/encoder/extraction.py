@@ -44,6 +44,7 @@ class Extractor:
             tokens_per_batch=self.tokens_per_batch,
             device=precision.device(),
             progress=tqdm(disable=True) if progress is None else progress,
+            multiple=precision.multiple(self.precision),
         )
         if not np.isfinite(cls).all():
             raise InputError(

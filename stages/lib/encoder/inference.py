@@ -26,21 +26,21 @@ def run(
     tokens_per_batch: int,
     device: torch.device,
     progress: tqdm,
+    multiple: int = 1,
 ) -> np.ndarray:
     """Apply `compute(input_ids=, attention_mask=)` to batches with a token budget.
 
     `compute` returns [batch, width] in any float dtype. The result is float32 [rows, width] in the
     order of `rows`, the same in every process and for any number of processes. `progress` advances
-    by the number of finished rows.
+    by the number of finished rows. Widths of batches are rounded up to a multiple of `multiple`.
     """
     here = processes.state()
-    turns = batches.turns(
-        list(batches.TokenBudget([len(row) for row in rows], tokens_per_batch)), here.num_processes
-    )
+    widths = batches.widths([len(row) for row in rows], multiple)
+    turns = batches.turns(list(batches.TokenBudget(widths, tokens_per_batch)), here.num_processes)
     values = []
     for turn in turns:
         chosen = turn[here.process_index]
-        batch = batches.pad([rows[row] for row in chosen], pad_token_id)
+        batch = batches.pad([rows[row] for row in chosen], pad_token_id, widths[chosen].max())
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         values.append(compute(**batch).float())
         progress.update(sum(map(len, turn)))
@@ -53,9 +53,16 @@ def run(
 
 
 def logits(
-    model: "PreTrainedModel | PeftModel", rows: batches.Reviews, *, description: str
+    model: "PreTrainedModel | PeftModel",
+    rows: batches.Reviews,
+    *,
+    description: str,
+    multiple: int = 1,
 ) -> np.ndarray:
-    """Compute a classifier's logits for token ids, float32 [rows, labels], with a progress bar."""
+    """Compute a classifier's logits for token ids, float32 [rows, labels], with a progress bar.
+
+    The widths of batches are rounded up to a multiple of `multiple`.
+    """
     model.eval()
     with tqdm(total=len(rows), desc=description, unit="review", leave=None) as progress:
         return run(
@@ -65,4 +72,5 @@ def logits(
             tokens_per_batch=TOKENS_PER_BATCH,
             device=model.device,
             progress=progress,
+            multiple=multiple,
         )

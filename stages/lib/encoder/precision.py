@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from stages.lib.core.errors import InputError
-from stages.lib.encoder import processes
+from stages.lib.encoder import batches, processes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # An environment variable that sets what 'auto' means, so that one machine can reproduce another's
@@ -22,8 +22,8 @@ def device() -> torch.device:
 def resolve(precision: str, where: str = "params.yaml: precision") -> str:
     """Return 'fp32', 'bf16' or 'fp16' for a `precision` that was set in `where`.
 
-    'auto' is fp16 on CUDA (as published), bf16 on a CPU that has it in hardware (AVX512-BF16 or
-    AMX), and fp32 elsewhere; the environment variable AUTO_PRECISION overrides this choice. Raises
+    'auto' is fp16 on CUDA (as published), bf16 on a CPU where it is faster (AMX, or AVX512-BF16 by
+    AMD), and fp32 elsewhere; the environment variable AUTO_PRECISION overrides this choice. Raises
     InputError for a precision that the device does not support.
     """
     if precision == "auto" and (precision := os.environ.get(AUTO, "auto")) != "auto":
@@ -46,8 +46,15 @@ def resolve(precision: str, where: str = "params.yaml: precision") -> str:
 
 def _on_cpu() -> str:
     capabilities = torch.cpu.get_capabilities()
-    native = capabilities.get("avx512_bf16") or capabilities.get("amx_tile")
-    return "bf16" if native else "fp32"
+    # Intel's AVX512-BF16 without AMX is slower than fp32.
+    amd = str(capabilities.get("cpu_name")).startswith("AMD")
+    faster = capabilities.get("amx_tile") or (amd and capabilities.get("avx512_bf16"))
+    return "bf16" if faster else "fp32"
+
+
+def multiple(precision: str) -> int:
+    """Return the number of which the widths of batches should be multiples."""
+    return 1 if precision == "fp32" else batches.MULTIPLE
 
 
 def describe(precision: str) -> dict[str, Any]:

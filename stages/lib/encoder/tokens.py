@@ -69,11 +69,15 @@ def _tensors(table: pa.Table) -> Tokens:
 
 
 class Collator:
-    """A function that pads reviews to the batch that a sequence classifier expects."""
+    """A function that pads reviews to the batch that a sequence classifier expects.
 
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    Widths are multiples of `multiple`, but no longer than the longest of all reviews.
+    """
+
+    def __init__(self, pad_token_id: int, multiple: int = 1, longest: int = 0) -> None:
+        self.pad_token_id, self.multiple, self.longest = pad_token_id, multiple, longest
 
     def __call__(self, rows: list[tuple[torch.Tensor, int]]) -> dict[str, torch.Tensor]:
-        batch = batches.pad([ids for ids, _ in rows], self.pad_token_id)
+        width = batches.widths([*(len(ids) for ids, _ in rows), self.longest], self.multiple)[:-1]
+        batch = batches.pad([ids for ids, _ in rows], self.pad_token_id, width.max())
         return batch | {"labels": torch.tensor([label for _, label in rows])}

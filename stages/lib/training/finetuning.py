@@ -1,16 +1,18 @@
 """Training on token ids, predicting and saving, shared by finetune-full and the LoRA models."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel, set_seed
 
 from stages.lib.core import costs, manifest, outputs, predictions
 from stages.lib.core.paths import BACKBONE, MODELS, SPLITS, TOKENIZED
 from stages.lib.encoder import first_token, inference, precision, processes, tokens
 from stages.lib.schema.params import Params, Training
-from stages.lib.training import checkpoints, classifier, dropout, trainer
+from stages.lib.training import checkpoints, classifier, dropout, narrow, trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -34,25 +36,35 @@ def run(
     set_seed(common.seed)
     model = adapt(classifier.create(data["labels"]))
     first_token.keep_first(model)
+    training: AbstractContextManager[None] = nullcontext()
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
+        if float_format == "bf16":
+            training = narrow.narrowed(model, torch.bfloat16)
+    multiple = precision.multiple(float_format)
 
-    def logits(split: str) -> np.ndarray:
-        return inference.logits(model, splits[split].input_ids, description=split)
+    def logits(split: str, multiple: int = 1) -> np.ndarray:
+        return inference.logits(
+            model, splits[split].input_ids, description=split, multiple=multiple
+        )
 
-    seconds = trainer.train(
-        name,
-        model,
-        rows=splits["train"],
-        lengths=splits["train"].lengths,
-        logits=lambda: logits("validation"),
-        labels=splits["validation"].labels,
-        settings=settings,
-        seed=common.seed,
-        float_format=float_format,
-        inputs=[TOKENIZED, BACKBONE],
-        collate=tokens.Collator(model.config.pad_token_id),
-    )
+    with training:
+        seconds = trainer.train(
+            name,
+            model,
+            rows=splits["train"],
+            lengths=splits["train"].lengths,
+            # Between epochs, the model computes in the precision of training.
+            logits=lambda: logits("validation", multiple),
+            labels=splits["validation"].labels,
+            settings=settings,
+            seed=common.seed,
+            float_format=float_format,
+            inputs=[TOKENIZED, BACKBONE],
+            collate=tokens.Collator(
+                model.config.pad_token_id, multiple, int(splits["train"].lengths.max())
+            ),
+        )
     results = {
         # Predictions are computed in float32, as a user of the saved model would compute them.
         split: (splits[split].labels, classifier.probabilities(logits(split)))

@@ -2,7 +2,8 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 import torch
 from tqdm.auto import tqdm
@@ -10,19 +11,22 @@ from transformers import set_seed
 
 from stages.lib.core import costs, manifest, paths
 from stages.lib.encoder import batches, first_token, precision, tokens
-from stages.lib.training import classifier, dropout
+from stages.lib.training import classifier, dropout, narrow
 
 BATCH = 32
-WARM_UP = 3
 STEPS = 20
 LR = 5e-5
 
 
 def measure(float_format: str, seed: int) -> dict[str, float]:
-    """Measure reviews per second and the peak memory in MB of this process (on CUDA, of the GPU).
+    """Measure reviews per second and the memory of a step in MB.
 
     `float_format` is fp32, bf16 or fp16. At 16 bit, the weights stay in float32 and the computation
-    runs under autocast, as in the Trainer.
+    runs under autocast, as in training. Each step runs once before it is timed, because bf16 on a
+    CPU compiles its operations for each new shape. The peak memory is that of this process (on
+    CUDA, of the GPU) and includes libraries and their caches. Beside it is what PyTorch allocates
+    for a step: weights, gradients and the optimizer's states, and what is saved for the backward
+    pass of the longest batch.
     """
     device = precision.device()
     train = tokens.load("train")
@@ -35,29 +39,74 @@ def measure(float_format: str, seed: int) -> dict[str, float]:
         dropout.make_cheap(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
     scaler = torch.amp.GradScaler(device.type, enabled=float_format == "fp16")
-    collate = tokens.Collator(model.config.pad_token_id)
-    seen = 0
-    for step, rows in enumerate(tqdm(_first_batches(train, seed), f"steps in {float_format}")):
-        if step == WARM_UP:
-            start, seen = _now(device), 0
-        batch = {
-            name: tensor.to(device)
-            for name, tensor in collate([train[row] for row in rows]).items()
-        }
-        dtype = precision.DTYPES[float_format]
-        with torch.autocast(device.type, dtype, enabled=float_format != "fp32"):
-            loss = model(**batch).loss
-        scaler.scale(loss).backward()
+    collate = tokens.Collator(
+        model.config.pad_token_id, precision.multiple(float_format), int(train.lengths.max())
+    )
+    data = [
+        {name: tensor.to(device) for name, tensor in collate([train[row] for row in rows]).items()}
+        for rows in _first_batches(train, seed)
+    ]
+
+    def forward(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        with torch.autocast(
+            device.type, precision.DTYPES[float_format], enabled=float_format != "fp32"
+        ):
+            return model(**batch).loss
+
+    def step(batch: dict[str, torch.Tensor]) -> None:
+        scaler.scale(forward(batch)).backward()
         scaler.step(optimizer)
         scaler.update()
         optimizer.zero_grad()
-        seen += len(rows)
-    seconds = _now(device) - start
-    peak = precision.describe(float_format).get("peak_memory_mb")
+
+    on_cpu = float_format == "bf16" and device.type == "cpu"
+    with narrow.narrowed(model, torch.bfloat16) if on_cpu else nullcontext():
+        for batch in tqdm(data, f"warm-up in {float_format}"):
+            step(batch)
+        start = _now(device)
+        for batch in tqdm(data, f"steps in {float_format}"):
+            step(batch)
+        seconds = _now(device) - start
+        peak = precision.describe(float_format).get("peak_memory_mb")
+        peak = peak or round(costs.peak_resident_memory() / 1e6, 1)
+        longest = max(data, key=lambda batch: batch["input_ids"].numel())
+        saved = saved_bytes(model, lambda: forward(longest))
+    states = [
+        value
+        for state in optimizer.state.values()
+        for value in state.values()
+        if torch.is_tensor(value)
+    ]
+    # There is one gradient per trained weight.
+    kept = sum(tensor.nbytes for tensor in [*model.parameters(), *states]) + sum(
+        parameter.nbytes for parameter in model.parameters() if parameter.requires_grad
+    )
     return {
-        "samples_per_second": round(seen / seconds, 1),
-        "peak_memory_mb": peak or round(costs.peak_resident_memory() / 1e6, 1),
+        "samples_per_second": round(sum(map(len, (b["labels"] for b in data))) / seconds, 1),
+        "peak_memory_mb": peak,
+        "weights_and_optimizer_mb": round(kept / 1e6, 1),
+        "saved_activations_mb": round(saved / 1e6, 1),
     }
+
+
+def saved_bytes(model: torch.nn.Module, forward: Callable[[], torch.Tensor]) -> int:
+    """Count the bytes that `forward` saves for its backward pass, apart from the weights."""
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        # Views of the same memory count once.
+        saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward().backward()
+    model.zero_grad()
+    return sum(
+        tensor.untyped_storage().nbytes()
+        for storage, tensor in saved.items()
+        if storage not in weights
+    )
 
 
 def _first_batches(train: tokens.Tokens, seed: int) -> list[list[int]]:
@@ -69,7 +118,7 @@ def _first_batches(train: tokens.Tokens, seed: int) -> list[list[int]]:
             sampler.set_epoch(epoch)
             yield from sampler
 
-    return list(itertools.islice(epochs(), WARM_UP + STEPS))
+    return list(itertools.islice(epochs(), STEPS))
 
 
 def _now(device: torch.device) -> float:

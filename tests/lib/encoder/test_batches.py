@@ -1,5 +1,6 @@
 """stages.lib.encoder.batches: each row once, similar lengths together, an order set by the seed."""
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,41 @@ def test_little_is_padded():
     assert padded < 1.05 * sum(lengths)
 
 
+def reviews_of_usual_lengths():
+    """Return 8,000 lengths with the mean (27 tokens), quartiles and maximum of the real reviews."""
+    random = np.random.default_rng(0)
+    return random.normal(27, 11.5, 8000).round().clip(5, 78).astype(int)
+
+
+def shapes(lengths, sampler):
+    """Return the distinct shapes of the batches, and the share of padding among their tokens."""
+    widths = batches.widths(lengths, batches.MULTIPLE)
+    padded = [(len(rows), int(widths[rows].max())) for rows in sampler]
+    return set(padded), 1 - lengths.sum() / sum(rows * width for rows, width in padded)
+
+
+def test_an_epoch_of_training_has_tens_of_shapes_and_little_padding():
+    lengths = reviews_of_usual_lengths()
+    found, padding = shapes(lengths, batches.LengthGrouped(lengths, 32, seed=0))
+    assert len(found) <= 20
+    assert padding < 0.09
+
+
+def test_extraction_has_tens_of_shapes_and_little_padding():
+    lengths = reviews_of_usual_lengths()
+    widths = batches.widths(lengths, batches.MULTIPLE)
+    found, padding = shapes(lengths, batches.TokenBudget(widths, 2048))
+    assert len(found) <= 20
+    assert padding < 0.07
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_widths_are_multiples_or_the_greatest_length(lengths, multiple):
+    for length, width in zip(lengths, batches.widths(lengths, multiple), strict=True):
+        assert length <= width < length + multiple
+        assert width % multiple == 0 or width == max(lengths)
+
+
 def test_rows_of_equal_length_are_shuffled():
     (batch,) = batches.LengthGrouped([1] * 50, 50, seed=0)
     assert batch != sorted(batch)
@@ -80,3 +116,6 @@ def test_padding_is_masked():
     batch = batches.pad([torch.tensor([2, 7, 3]), torch.tensor([2, 3])], pad_token_id=9)
     assert batch["input_ids"].tolist() == [[2, 7, 3], [2, 3, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    wider = batches.pad([torch.tensor([2, 7, 3])], pad_token_id=9, width=5)
+    assert wider["input_ids"].tolist() == [[2, 7, 3, 9, 9]]
+    assert wider["attention_mask"].tolist() == [[1, 1, 1, 0, 0]]

@@ -16,8 +16,9 @@ def _nothing_overrides(monkeypatch):
 def cpu(monkeypatch):
     monkeypatch.setattr(precision, "device", lambda: torch.device("cpu"))
 
-    def have(*names):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(names, True))
+    def have(*names, name="AMD EPYC"):
+        capabilities = dict.fromkeys(names, True) | {"cpu_name": name}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
 
     return have
 
@@ -32,12 +33,22 @@ def gpu(monkeypatch):
     return have
 
 
+INTEL = "Intel(R) Xeon(R) Processor"
+
+
 @pytest.mark.parametrize(
-    ("capabilities", "float_format"),
-    [(["avx512_bf16"], "bf16"), (["amx_tile"], "bf16"), (["avx512_f"], "fp32"), ([], "fp32")],
+    ("name", "capabilities", "float_format"),
+    [
+        ("AMD EPYC", ["avx512_bf16"], "bf16"),
+        ("AMD EPYC", ["avx512_f"], "fp32"),
+        (INTEL, ["avx512_bf16", "amx_tile"], "bf16"),
+        (INTEL, ["avx512_bf16"], "fp32"),
+        (INTEL, [], "fp32"),
+        (None, [], "fp32"),
+    ],
 )
-def test_auto_on_a_cpu_is_bf16_where_the_hardware_has_it(cpu, capabilities, float_format):
-    cpu(*capabilities)
+def test_auto_on_a_cpu_is_bf16_where_it_is_faster(cpu, name, capabilities, float_format):
+    cpu(*capabilities, name=name)
     assert precision.resolve("auto") == float_format
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from stages.lib.core import parquet, paths
 from stages.lib.encoder import tokens
@@ -28,6 +29,14 @@ def test_pieces_are_the_whole(tokenized, rows):
     assert all(len(piece) <= rows for piece in pieces)
     assert [row.tolist() for piece in pieces for row in piece.input_ids] == tokenized
     assert np.concatenate([piece.labels for piece in pieces]).tolist() == whole.labels.tolist()
+
+
+@pytest.mark.parametrize(("longest", "width"), [(50, 8), (7, 7), (0, 6)])
+def test_batches_are_padded_to_a_multiple_but_not_beyond_the_longest_review(longest, width):
+    collate = tokens.Collator(9, multiple=4, longest=longest)
+    batch = collate([(torch.tensor([2, 7, 7, 7, 3]), 0), (torch.arange(6), 1)])
+    assert batch["input_ids"].shape == batch["attention_mask"].shape == (2, width)
+    assert batch["attention_mask"].sum() == 11
 
 
 def test_vectors_that_are_appended_are_loaded_as_one(tmp_path, monkeypatch):

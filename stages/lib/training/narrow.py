@@ -1,0 +1,59 @@
+"""Training in bf16 on a CPU without casts that repeat in every step.
+
+Autocast leaves the embeddings' output in float32, so that every residual sum is float32 and every
+layer casts it again. It also casts frozen weights anew in every forward pass.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+# The attribute of PEFT's layers that says whether they cast their inputs to the adapters' dtype.
+_CASTS = "cast_input_dtype_enabled"
+
+
+@contextmanager
+def narrowed(model: "PreTrainedModel | PeftModel", dtype: torch.dtype) -> Iterator[None]:
+    """Keep frozen weights of linear layers and the hidden states of `model` in `dtype`.
+
+    What is trained stays in float32. On exit, the frozen weights are exactly what they were, so the
+    model is saved and scored in float32.
+    """
+    # PEFT's layers, which full fine-tuning does not import.
+    layers = [module for module in model.modules() if hasattr(module, "lora_variant")]
+    # DoRA divides by the norm of a frozen weight, which should stay exact.
+    exact = {layer.base_layer for layer in layers if layer.lora_variant}
+    frozen = [
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and module not in exact
+        for parameter in module.parameters()
+        if not parameter.requires_grad
+    ]
+    weights = [parameter.data for parameter in frozen]
+    hooks = [
+        module.register_forward_hook(lambda *given: given[-1].to(dtype))
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] == "embeddings"
+    ]
+    for parameter in frozen:
+        parameter.data = parameter.data.to(dtype)
+    for layer in layers:
+        # PEFT would cast inputs to the adapters' float32, and autocast would cast them back.
+        setattr(layer, _CASTS, bool(layer.lora_variant))
+    try:
+        yield
+    finally:
+        for parameter, data in zip(frozen, weights, strict=True):
+            parameter.data = data
+        for layer in layers:
+            setattr(layer, _CASTS, True)
+        for hook in hooks:
+            hook.remove()

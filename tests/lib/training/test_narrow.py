@@ -1,0 +1,105 @@
+"""stages.lib.training.narrow: what is 16 bit while a model is trained, and what stays float32."""
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from stages import lora
+from stages.lib.schema import params
+from stages.lib.training import dropout, narrow, precision_benchmark
+
+BATCH = {
+    "input_ids": torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]),
+    "labels": torch.tensor([0, 1]),
+}
+SETTINGS = params.parse(params.declarations.read_yaml(params.PATH)).lora
+
+
+def adapted(miniature, variant="lora"):
+    """Return the miniature classifier with adapters in training mode."""
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_pretrained(miniature)
+    model = lora.adapt(model, SETTINGS.model_copy(update={"variant": variant}))
+    dropout.make_cheap(model)
+    return model.train()
+
+
+def copies(model):
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def loss(model):
+    with torch.autocast("cpu", torch.bfloat16):
+        return model(**BATCH).loss
+
+
+def step(model):
+    """Compute the gradients of the batch, and return the hidden states that the layers give."""
+    hidden = []
+    hooks = [
+        module.register_forward_hook(lambda *given: hidden.append(given[-1]))
+        for name, module in model.named_modules()
+        if name.endswith(("distilbert.embeddings", "output_layer_norm"))
+    ]
+    loss(model).backward()
+    for hook in hooks:
+        hook.remove()
+    return hidden
+
+
+def test_frozen_weights_are_16_bit_and_what_is_trained_is_float32(miniature):
+    model = adapted(miniature)
+    with narrow.narrowed(model, torch.bfloat16):
+        narrowed = {name for name, p in model.named_parameters() if p.dtype == torch.bfloat16}
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert any("ffn.lin1.weight" in name for name in narrowed)
+        assert any("q_lin.base_layer.weight" in name for name in narrowed)
+        assert trained
+        assert not narrowed & trained
+        step(model)
+        gradients = {p.grad.dtype for p in model.parameters() if p.grad is not None}
+        assert gradients == {torch.float32}
+
+
+def test_hidden_states_are_16_bit_and_frozen_embeddings_get_no_gradient(miniature):
+    model = adapted(miniature)
+    with narrow.narrowed(model, torch.bfloat16):
+        embedded, *rest = step(model)
+    assert {states.dtype for states in (embedded, *rest)} == {torch.bfloat16}
+    assert not embedded.requires_grad
+    assert all(states.requires_grad for states in rest)
+    assert rest
+
+
+@pytest.mark.parametrize("variant", ["lora", "dora"])
+def test_afterwards_every_weight_is_what_it_was(miniature, variant):
+    model = adapted(miniature, variant)
+    before = copies(model)
+    with pytest.raises(KeyboardInterrupt), narrow.narrowed(model, torch.bfloat16):
+        step(model)
+        raise KeyboardInterrupt
+    after = copies(model)
+    assert {parameter.dtype for parameter in after.values()} == {torch.float32}
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    with torch.inference_mode():
+        assert model.eval()(**BATCH).logits.dtype == torch.float32
+
+
+def test_weights_whose_norm_dora_takes_stay_exact(miniature):
+    model = adapted(miniature, "dora")
+    with narrow.narrowed(model, torch.bfloat16):
+        dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+    assert {d for name, d in dtypes.items() if "q_lin.base_layer" in name} == {torch.float32}
+    assert {d for name, d in dtypes.items() if "ffn.lin1" in name} == {torch.bfloat16}
+
+
+def test_fewer_bytes_are_saved_for_the_backward_pass(miniature):
+    model = adapted(miniature)
+
+    def saved():
+        return precision_benchmark.saved_bytes(model, lambda: loss(model))
+
+    before = saved()
+    with narrow.narrowed(model, torch.bfloat16):
+        assert saved() < 0.8 * before
