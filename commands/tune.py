@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,6 +201,7 @@ def search(model: str, trials: int) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     state = _state(model, ranges)
     with _only_one(model):
+        _sweep(model)
         study = _study(model, state)
         done = len(study.trials)
         start = f"goes on after {done} of {trials} trials" if done else f"{trials} trials"
@@ -327,6 +329,24 @@ def _only_one(model: str) -> Iterator[None]:
         yield
 
 
+def _sweep(model: str) -> None:
+    """Remove the copies of the workspace that killed searches of this model have left.
+
+    `dvc exp show` would list them as running for ever.
+    """
+    for path in Path(".dvc/tmp/exps/standalone/run").glob("*/*.run"):
+        about = json.loads(path.read_text(encoding="utf-8"))
+        copy = Path(about["root_dir"])
+        if copy.is_dir() and _numbered(model).fullmatch(about["name"] or ""):
+            # Its stage may need a moment more to end, and write there.
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _numbered(model: str) -> re.Pattern[str]:
+    return re.compile(rf"tune-{re.escape(model)}-(\d+)")
+
+
 def _study(model: str, state: Values) -> "Study":
     """Return the study of this state, a new one if its file has none."""
     import optuna
@@ -356,10 +376,9 @@ def _study(model: str, state: Values) -> "Study":
 
 def _next_name(model: str, done: list["FrozenTrial"]) -> str:
     """Return the name of the next experiment, with a number that no earlier one has."""
-    pattern = re.compile(rf"tune-{re.escape(model)}-(\d+)")
     experiments = _git("for-each-ref", "--format=%(refname:lstrip=4)", "refs/exps").split()
     names = [*experiments, *(trial.user_attrs["experiment"] for trial in done)]
-    numbers = [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
+    numbers = [int(match[1]) for name in names if (match := _numbered(model).fullmatch(name))]
     return f"tune-{model}-{max(numbers, default=0) + 1:03}"
 
 

@@ -1,15 +1,15 @@
 """commands.tune: proposals, what a search keeps, what it refuses, and a real search."""
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from ruamel.yaml import YAML
+from workspace import start
 
 from commands import tune
 from stages.lib.core.errors import InputError
@@ -174,7 +174,7 @@ def test_three_failed_trials_in_a_row_end_the_search(search):
 
 
 def test_where_the_values_of_params_fail_the_search_does_not_start(search):
-    with pytest.raises(InputError, match="the values in params.yaml fail: out of memory"):
+    with pytest.raises(InputError, match=r"the values in params\.yaml fail: out of memory"):
         search(5, fail=[1])
     assert [name for name, _ in search(1).ran] == ["tune-lora-001"]
 
@@ -198,7 +198,7 @@ def test_other_code_or_ranges_begin_a_new_search_and_the_old_one_can_go_on(searc
 def test_a_change_during_the_search_stops_it(search, monkeypatch):
     states = iter([{"code": "c0de"}, {"code": "c0de"}, {"code": "new"}])
     monkeypatch.setattr(tune, "depends_on", lambda model: next(states))
-    with pytest.raises(InputError, match="^code changed; run the same command again for a new"):
+    with pytest.raises(InputError, match=r"^code changed; run the same command again for a new"):
         search(3)
     assert len(tune.run.ran) == 1
 
@@ -215,15 +215,43 @@ def test_changes_that_are_not_committed_are_refused_and_untracked_files_are_not(
     (search.project.path / "untracked.txt").write_text("")
     search(1)
     search.project.set(seed=1)
-    with pytest.raises(InputError, match="^params.yaml: changed since the last commit, from which"):
+    with pytest.raises(
+        InputError, match=r"^params\.yaml: changed since the last commit, from"
+    ):
         search(2)
 
 
 def test_without_a_lock_file_it_says_what_to_run(search):
     search.project.git("rm", "--quiet", "dvc.lock")
     search.project.git("commit", "--quiet", "--message", "no lock")
-    with pytest.raises(InputError, match="^dvc.lock: no such file here; run 'dvc repro'"):
+    with pytest.raises(InputError, match=r"^dvc\.lock: no such file here; run 'dvc repro'"):
         search(2)
+
+
+def test_a_running_queue_is_waited_for(search, monkeypatch):
+    from dvc.repo.experiments.queue.celery import LocalCeleryQueue
+
+    (search.project.path / ".dvc/tmp/exps/celery").mkdir(parents=True)
+    task = SimpleNamespace(name="moist-newt")
+    monkeypatch.setattr(LocalCeleryQueue, "iter_active", lambda queue: iter([task]))
+    with pytest.raises(InputError, match=r"^DVC's queue is running moist-newt; wait"):
+        search(2)
+    monkeypatch.setattr(LocalCeleryQueue, "iter_active", lambda queue: iter([]))
+    search(2)
+
+
+def test_copies_that_a_killed_search_left_are_removed_and_those_of_others_are_kept(search):
+    place = search.project.path / ".dvc/tmp/exps/standalone"
+    for name in ("tune-lora-001", "tune-lora-2e-4-001", "mine"):
+        copy = place / f"copy of {name}"
+        copy.mkdir(parents=True)
+        info = place / "run" / name / f"{name}.run"
+        info.parent.mkdir(parents=True)
+        info.write_text(json.dumps({"name": name, "root_dir": str(copy)}))
+    search(1)
+    left = {path.name for path in place.glob("copy*")}
+    assert left == {"copy of tune-lora-2e-4-001", "copy of mine"}
+    assert {path.name for path in place.glob("run/*")} == {"tune-lora-2e-4-001", "mine"}
 
 
 def test_two_searches_of_a_model_do_not_run_at_once(search):
@@ -249,7 +277,7 @@ def test_a_broken_study_is_named(search):
         ({"lora": {"lr": 0.1}}, "lora.lr: 0.1 is wrong: it should be such as {low"),
         ({"lora": {"lr": {"low": 2.0, "high": 1.0}}}, "lora.lr: low is 2.0, which is more than"),
         ({"lora": {"lr": {"low": 1.0}}}, "lora.lr.high: missing"),
-        ({"lora": {"lr": {"low": 0.0, "high": 1.0}}}, "lora.lr: 0.0 is wrong: it should be greater"),
+        ({"lora": {"lr": {"low": 0.0, "high": 1.0}}}, "lora.lr: 0.0 is wrong: it should be"),
         ({"lora": {"lr": {"low": "a", "high": 1.0}}}, "lora.lr.low: 'a' is wrong: it should be a"),
         ({"lora": {"lr": {"low": 1.0, "hihg": 2.0}}}, "lora.lr.high: missing"),
         (
@@ -268,9 +296,9 @@ def test_a_broken_study_is_named(search):
             {"lora": {"dropout": {"low": 0.0, "high": 0.3, "step": 0.2}}},
             "lora.dropout: no whole number of steps of 0.2 leads from 0.0 to 0.3",
         ),
-        ({"lora": {"epochs": {"low": 1.0, "high": 3.0}}}, "lora.epochs: 1.0 is wrong: it should be"),
+        ({"lora": {"epochs": {"low": 1.0, "high": 3.0}}}, "lora.epochs: 1.0 is wrong: it"),
         ({"lora": {"variant": {"choices": ["lora", "dara"]}}}, "lora.variant: 'dara' is wrong: it"),
-        ({"lora": {"r": {"choices": [4]}}}, "lora.r.choices: [4] is wrong: it should have at least"),
+        ({"lora": {"r": {"choices": [4]}}}, "lora.r.choices: [4] is wrong: it"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_the_ranges_is_one_line(search, sections, message):
@@ -280,7 +308,7 @@ def test_a_mistake_in_the_ranges_is_one_line(search, sections, message):
 
 
 def test_an_unknown_model_is_one_line(search):
-    with pytest.raises(InputError, match="^lroa: no such model; did you mean 'lora'?"):
+    with pytest.raises(InputError, match=r"^lroa: no such model; did you mean 'lora'\?"):
         search(2, model="lroa")
 
 
@@ -320,3 +348,51 @@ def test_a_search_depends_on_what_its_stage_and_those_before_it_depend_on(after,
     now = tune.depends_on("svm")
     changed = {name for name in before | now if before.get(name) != now.get(name)}
     assert changed == {"tokenize.max_length", "stages/svm.py", "dataset.path", data, str(reviews)}
+
+
+def test_a_search_through_dvc_is_interrupted_continued_and_applied(after, monkeypatch):
+    write_ranges(after, svm={"C": {"choices": [0.001, 0.01]}})
+    after.git("commit", "--quiet", "--all", "--message", "ranges")
+    monkeypatch.chdir(after.path)
+    process = start(after.path, sys.executable, "-m", "commands.tune", "svm", "--trials", "4")
+    wait_for(after.path / "tmp/tuning/tune-svm-002.log", "Running stage 'svm'")
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors == "interrupted; run the same command again to continue\n"
+    assert after.git("status", "--porcelain") == after.git("stash", "list") == ""
+    assert {path.name for path in after.path.glob(".dvc/tmp/exps/standalone/*")} == {"run"}
+
+    lines = after.run("python", "-m", "commands.tune", "svm", "--trials", "4").stdout.splitlines()
+    assert lines[0] == "svm: goes on after 1 of 4 trials; judged by validation accuracy"
+    assert after.git("status", "--porcelain") == after.git("stash", "list") == ""
+    names = [f"tune-svm-00{number}" for number in range(1, 5)]
+    assert sorted(tune._experiments()) == names
+    assert [line.split()[0] for line in lines[1:4]] == names[1:]
+    # Three proposals of two values: at least one of them was there before, and costs nothing.
+    logs = [(after.path / f"tmp/tuning/{name}.log").read_text() for name in names]
+    assert "Stage 'svm' is cached - skipping run" in "".join(logs)
+
+    _, C, accuracy, *_ = lines[1].split()
+    after.dvc("exp", "apply", names[1])
+    assert after.read("params.yaml")["svm"]["C"] == float(C.removeprefix("C="))
+    assert f"{after.read('metrics/svm.json')['validation']['accuracy']:.4f}" == accuracy
+    assert "up to date" in after.dvc("status", "svm").stdout
+
+
+def test_a_trial_that_fails_in_dvc_has_the_line_of_its_stage(after, monkeypatch):
+    monkeypatch.chdir(after.path)
+    tune.STUDIES.mkdir(parents=True)
+    with pytest.raises(
+        tune.TrialFailed, match=r"svm: params\.yaml: svm\.C\.0: -1 is wrong: it .*log"
+    ):
+        tune.run("svm", "tune-svm-001", {"C": -1})
+
+
+def wait_for(path, text):
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if path.exists() and text in path.read_text():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path}: no {text!r}")
