@@ -215,9 +215,7 @@ def test_changes_that_are_not_committed_are_refused_and_untracked_files_are_not(
     (search.project.path / "untracked.txt").write_text("")
     search(1)
     search.project.set(seed=1)
-    with pytest.raises(
-        InputError, match=r"^params\.yaml: changed since the last commit, from"
-    ):
+    with pytest.raises(InputError, match=r"^params\.yaml: changed since the last commit, from"):
         search(2)
 
 
