@@ -48,7 +48,7 @@ STUDIES = Path("tmp/tuning")
 FAILURES = 3
 BEST_SHOWN = 5
 # Seconds that an interrupted experiment has to clean up before it is ended less kindly.
-PATIENCE = 10
+PATIENCE = 30
 
 Values = dict[str, Any]
 Number = int | float
