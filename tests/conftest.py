@@ -20,6 +20,7 @@ SOURCES = (
     "commands",
     "dvc.yaml",
     "params.yaml",
+    "tuning.yaml",
     "libraries.yaml",
     ".dvc",
     ".dvcignore",
