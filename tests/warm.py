@@ -35,13 +35,15 @@ from typing import Any, NoReturn
 # Of the server: that of the tests, before one of them changes it.
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 PRELOADED = (
-    "accelerate", "dvc.cli", "dvc.commands.repro", "dvc.commands.status", "dvc.repo",
-    "dvc.stage.run", "dvc_data.index", "huggingface_hub", "jinja2", "markdown_it",
-    "matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg",
-    "pandas", "peft", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet", "pydantic",
-    "ruamel.yaml", "safetensors.numpy", "safetensors.torch", "scipy.optimize", "scipy.stats",
+    "PIL.PngImagePlugin", "accelerate", "dulwich.porcelain", "dvc.cli.parser", "dvc.render.convert",
+    "dvc.repo.experiments.executor.local", "dvc.repo.experiments.queue.celery", "dvc.repo.plots",
+    "dvc.stage.run", "dvc_data.index", "dvc_render", "dvclive", "hydra", "jinja2", "markdown_it",
+    "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure",
+    "networkx", "pandas", "peft", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet",
+    "pydantic.root_model", "pygit2", "requests", "rich.console", "rich.table", "ruamel.yaml",
+    "safetensors.numpy", "safetensors.torch", "scipy.optimize", "scipy.stats", "scmrepo.git",
     "sklearn.metrics", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm",
-    "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "torch",
+    "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "tabulate", "torch",
     "torch.utils.data", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.distilbert.modeling_distilbert", "transformers.pipelines",
