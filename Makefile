@@ -5,12 +5,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Of the engines in docs/scale.md, which are tried: make test-engines ENGINES=ray
 ENGINES ?= ray spark
+# The tests that run at a time. Each worker has one thread, so two occupy two cores.
+WORKERS ?= 2
+AT_ONCE := -n $(WORKERS) --dist loadfile
 # dvc.yaml says "python": let it be that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test test-engines matrix mutants lint audit soak bench format lock clean
+.PHONY: help setup repro test coverage test-engines matrix mutants lint audit soak bench format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +24,14 @@ repro: $(VENV)/runtime.done ## run the pipeline: only what changed since the las
 	dvc repro
 
 test: $(VENV)/dev.done ## run all tests, and what depends on the precision in the other one too
-	pytest $(ARGS)
-	$(if $(ARGS),,AUTO_PRECISION=$$(python -m tests.other_precision) pytest -m precision)
+	pytest $(or $(ARGS),$(AT_ONCE))
+	$(if $(ARGS),,AUTO_PRECISION=$$(python -m tests.other_precision) pytest $(AT_ONCE) -m precision)
+
+coverage: $(VENV)/dev.done ## measure which branches of stages and commands the tests run: tmp/coverage
+	rm -rf tmp/coverage && mkdir -p tmp/coverage
+	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data TESTS_COLD=1 coverage run -m pytest $(or $(ARGS),$(AT_ONCE))
+	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data coverage combine --quiet
+	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data coverage report
 
 test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data and Spark
 	ENGINES="$(ENGINES)" .venv-engines/bin/python -m pytest -rs tests/engines.py $(ARGS)

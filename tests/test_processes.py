@@ -10,7 +10,7 @@ import psutil
 import pytest
 import soak
 import torch
-from conftest import ROOT
+from conftest import LONG, ROOT
 from test_dag import SCORES, snapshot, stages_run
 from test_docs import BLOCK, commands
 
@@ -111,8 +111,8 @@ def process(root, **environment):
     return None
 
 
-def wait_for(condition, running, seconds=120):
-    deadline = time.monotonic() + seconds
+def wait_for(condition, running):
+    deadline = time.monotonic() + LONG
     while not condition():
         assert running.poll() is None, running.communicate()[1]
         assert time.monotonic() < deadline
@@ -137,9 +137,7 @@ def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_pat
         running = soak.start(after, "finetune-full")
         wait_for(lambda step=step: newest(after) > step, running)
         process(running, RANK=rank).kill()
-        start = time.monotonic()
-        _, stderr = running.communicate(timeout=60)
-        assert time.monotonic() - start < 30
+        _, stderr = running.communicate(timeout=LONG)
         assert running.returncode != 0
         lines = [line for line in stderr.splitlines() if "error: " in line]
         assert lines == [
@@ -175,19 +173,18 @@ def test_a_mistake_in_the_parameters_is_said_once(project):
 
 def test_what_one_process_meets_alone_is_said_alone(project):
     main = ["if os.environ['RANK'] == '1': raise InputError('the disk of this node')"]
-    done = launch(project, [*main, "time.sleep(60)"])
+    done = launch(project, [*main, "time.sleep(1200)"])
     said = [line for line in done.stderr.splitlines() if "error: " in line]
     assert said == ["error: the disk of this node"]
 
 
 def test_processes_do_not_outlive_their_launcher(project):
-    # Both have started by then; one that starts after the launcher's death would not notice it.
-    kill = "if os.environ['RANK'] == '0': time.sleep(5); os.kill(os.getppid(), 9)"
-    main = [kill, "time.sleep(60)"]
-    start = time.monotonic()
-    done = launch(project, main)
+    # One that starts after the launcher's death would not notice it.
+    started = "open(os.environ['RANK'], 'w').close()"
+    both = "while not (os.path.exists('0') and os.path.exists('1')): time.sleep(0.01)"
+    kill = "if os.environ['RANK'] == '0': os.kill(os.getppid(), 9)"
+    done = launch(project, [started, both, kill, "time.sleep(1200)"])
     assert done.returncode == -signal.SIGKILL
-    assert time.monotonic() - start < 50
     assert "one of the 2 processes died or was told to end" in done.stderr
 
 

@@ -13,7 +13,7 @@ import hub
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import Project, run_here
+from conftest import LONG, Project, run_here
 from huggingface_hub import ModelCard
 
 from commands import publish
@@ -350,13 +350,13 @@ def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
         if not handler.path.endswith(encoder) or killed.is_set():
             return False
         arrived.set()
-        return killed.wait(60) and hub.hang_up(handler)
+        return killed.wait(LONG) and hub.hang_up(handler)
 
     server.faults["/lfs/"] = wait
     command = [sys.executable, "-m", "commands.publish", "svm", "alice/svm"]
     env = os.environ | environment(server, ran.path.parent / "home")
     with subprocess.Popen(command, cwd=ran.path, env=env, stderr=subprocess.PIPE) as process:
-        assert arrived.wait(60)
+        assert arrived.wait(LONG)
         while svm not in server.objects:
             assert process.poll() is None
             time.sleep(0.01)

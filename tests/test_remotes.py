@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import servers
-from conftest import Project
+from conftest import LONG, Project
 from test_dag import snapshot, stages_run
 from test_docs import BLOCK, ROOT, commands, run
 
@@ -82,7 +82,7 @@ def team(server, ran, tmp_path_factory):
         (sys.executable, "-m", "dvc", "push"), cwd=a.path, stdout=subprocess.DEVNULL
     )
     with servers.ended(killed):  # by SIGKILL
-        assert wire.stopped.wait(60)
+        assert wire.stopped.wait(LONG)
     local.write_text(configured)
     seen = SimpleNamespace(a=a, stored=server.hashes())
 

@@ -12,11 +12,11 @@ import statistics
 import time
 
 import pytest
-from conftest import write_reviews
+from conftest import LONG, write_reviews
 
 
 def wait_for_the_queue(project, failing):
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + LONG
     while time.monotonic() < deadline:
         status = project.dvc("queue", "status").stdout
         if not re.search(r"\b(Running|Queued)$", status, re.M):

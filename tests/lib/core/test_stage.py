@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import LONG, ROOT
 from workspace import FILES, content, remove, start
 
 from stages.lib.core import declarations, restoring, stage
@@ -92,7 +92,7 @@ def python(code, **environment):
 
 
 def wait_for(path, process):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LONG
     while not (path.exists() and path.read_text()):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -110,7 +110,7 @@ def test_a_termination_is_one_line_even_where_all_errors_are_caught(capsys):
     def main():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(10)
+            time.sleep(LONG)
         except Exception:
             pytest.fail("caught")
 
@@ -267,11 +267,19 @@ def test_only_several_processes_end_without_waiting_for_threads(processes, said)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a launcher's death")
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_several_processes_end_with_their_launcher_and_one_goes_on(tmp_path, processes):
-    process = (
-        "import pathlib, time; from stages.lib.core import stage; "
-        "stage.run(lambda: (pathlib.Path('started').write_text('yes'), time.sleep(1), "
-        "pathlib.Path('ended').touch()))"
-    )
+    process = """
+import time
+from pathlib import Path
+from stages.lib.core import stage
+
+def main():
+    Path("started").write_text("yes")
+    while not Path("go").exists():
+        time.sleep(0.01)
+    Path("ended").touch()
+
+stage.run(main)
+"""
     launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {process!r}])"
     running = subprocess.Popen(
         [sys.executable, "-c", launcher],
@@ -282,8 +290,11 @@ def test_several_processes_end_with_their_launcher_and_one_goes_on(tmp_path, pro
     )
     wait_for(tmp_path / "started", running)
     running.kill()
+    running.wait()
+    if processes == "1":
+        (tmp_path / "go").touch()
     # Its stderr is that of the process too, which is at its end when both are.
-    _, stderr = running.communicate(timeout=60)
+    _, stderr = running.communicate(timeout=LONG)
     assert stderr == (LOST if processes == "2" else "")
     assert (tmp_path / "ended").exists() == (processes == "1")
 
@@ -409,7 +420,7 @@ def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status, 
     """SIGINT as a terminal sends it, to DVC and all it has started; SIGTERM to the stage."""
     monkeypatch.setenv("SHELL", shutil.which(shell))  # DVC starts the command through it.
     (written / "accident.py").write_text(
-        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(60)"
+        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(1200)"
     )
     dvc = start(written, "dvc", "repro", "--force", "--single-item", "write")
     wait_for(written / "process", dvc)
@@ -418,7 +429,7 @@ def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status, 
         os.killpg(dvc.pid, sent)
     else:
         os.kill(int((written / "process").read_text()), sent)
-    _, stderr = dvc.communicate(timeout=60)
+    _, stderr = dvc.communicate(timeout=LONG)
     assert [line for line in stderr.splitlines() if line.startswith(("error", "warning"))] == [
         f"error: write: {said}; {AGAIN}"
     ]
@@ -432,7 +443,7 @@ def test_a_stage_ends_with_dvc_and_its_outputs_come_back(written, shell, monkeyp
     """Also where a shell that waits for the stage, as dash does, survives DVC."""
     monkeypatch.setenv("SHELL", shutil.which(shell))
     (written / "accident.py").write_text(
-        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(600)"
+        "import os, time\nPath('process').write_text(str(os.getpid()))\ntime.sleep(1200)"
     )
     dvc = start(written, "dvc", "repro", "--force", "--single-item", "write")
     wait_for(written / "process", dvc)
@@ -440,7 +451,7 @@ def test_a_stage_ends_with_dvc_and_its_outputs_come_back(written, shell, monkeyp
     dvc.kill()
     try:
         # DVC's stderr is the stage's too, which is at its end when both are.
-        _, stderr = dvc.communicate(timeout=60)
+        _, stderr = dvc.communicate(timeout=LONG)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(dvc.pid, signal.SIGKILL)
