@@ -16,7 +16,7 @@ from test_declarations import NAMES
 
 from stages.lib.models import registry
 
-SCORES = ["accuracy", "f1", "precision", "recall"]
+SCORES = ["accuracy", "f1"]
 MODELS = list(registry.names())
 
 
@@ -141,6 +141,12 @@ def test_lora_at_2e_4_gives_the_numbers_of_lora_2e_4(after):
     section = text.index("\nlora:")
     path.write_text(text[:section] + re.sub(r"lr: \S+", "lr: 2e-4", text[section:], count=1))
     assert stages_run(after.dvc("repro")) == []
+
+
+def test_metrics_show_fits_a_terminal(ran):
+    lines = ran.dvc("metrics", "show").stdout.splitlines()
+    assert len(lines) == 1 + len(MODELS)
+    assert max(map(len, lines)) <= 120
 
 
 @pytest.mark.precision

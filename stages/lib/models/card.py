@@ -88,7 +88,7 @@ def render(
     """Render the card of the model `name` as Markdown with metadata.
 
     `data` and `backbone` are the manifests of the data and the backbone that the model was made
-    from, `scores` is the content of metrics/<name>.json, and `settings` has everything else needed
+    from, `scores` are those of each split, and `settings` has everything else needed
     to train the model again.
     """
     base, (dataset, dataset_name) = _base_model(backbone), _dataset(data["reviews"])

@@ -23,7 +23,7 @@ def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> dict
 
 
 def of_predictions(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Compute the content of metrics/<name>.json from the rows of data/predictions/<name>.csv."""
+    """Compute the scores by split from the rows of data/predictions/<name>.csv."""
     numbers = {name: number for number, name in enumerate(labels)}
     return {
         split: _rounded(
