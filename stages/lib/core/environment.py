@@ -1,10 +1,17 @@
-"""Environment variables that stop a library when it is imported.
+"""Environment variables and limits that stop a library when it is imported.
 
-The Hub's client reads its own variables at import, and a user would see only its traceback.
+The Hub's client reads its own variables at import, and a user would see only its traceback. With
+too little address space, libraries crash or hang in native code.
 """
 
 import os
+import sys
 from urllib.parse import urlsplit
+
+from stages.lib.core.errors import InputError
+
+# Megabytes. `tokenize` needs 1,200 to 1,600 to import its libraries.
+_ADDRESS_SPACE = 1500
 
 
 def take_out_mistakes() -> list[str]:
@@ -21,6 +28,21 @@ def take_out_mistakes() -> list[str]:
             del os.environ[name]
             lines.append(f"environment variable {name}: {value!r} is wrong: it should be {wanted}")
     return lines
+
+
+def check_address_space() -> None:
+    """Raise InputError if the operating system limits the address space to less than the libraries
+    need (`ulimit -v`)."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE * 10**6:
+        raise InputError(
+            f"the address space is limited to {limit // 10**6} MB (ulimit -v): it should be at "
+            f"least {_ADDRESS_SPACE} MB"
+        )
 
 
 def _is_address(value: str) -> bool:

@@ -54,8 +54,6 @@ _OF_THE_MACHINE = {
 _NO_MEMORY = re.compile(
     r"can't allocate memory|bad_alloc|[Uu]nable to allocate|malloc of size|failed to map segment"
 )
-# Megabytes. With less, libraries crash or hang while they are loaded.
-_ADDRESS_SPACE = 1500
 _AGAIN = "run the same command again to continue"
 # PyTorch reports a lost peer process only in the text of the message.
 _LOST = re.compile(r"gloo|NCCL|Connection (closed|reset)|Broken pipe|recvValue failed")
@@ -103,7 +101,7 @@ def run(main: Callable[[], None]) -> None:
         if PROCESSES > 1 and isinstance(error, RuntimeError) and _LOST.search(str(error)):
             _stop(_ended())
         number, filename = _errno(error), getattr(error, "filename", None)
-        if number == errno.ENOENT and filename and _is_of_the_pipeline(filename):
+        if number == errno.ENOENT and _is_of_the_pipeline(filename):
             _stop(f"{filename}: no such file; 'dvc repro' creates it")
         if number not in _OF_THE_MACHINE:
             if not _is_first():
@@ -115,9 +113,8 @@ def run(main: Callable[[], None]) -> None:
 
 def _handle(handler: Any) -> None:
     """Set what SIGTERM and SIGHUP (a closed terminal) do, except where nohup ignores the latter."""
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, handler)
 
 
@@ -129,15 +126,7 @@ def _check_environment() -> None:
         )
     if _MISTAKES:
         raise InputError(_MISTAKES[0])
-    if sys.platform != "win32":
-        import resource
-
-        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-        if limit != resource.RLIM_INFINITY and limit < _ADDRESS_SPACE * 10**6:
-            raise InputError(
-                f"the address space is limited to {limit // 10**6} MB (ulimit -v): it should be at "
-                f"least {_ADDRESS_SPACE} MB"
-            )
+    environment.check_address_space()
 
 
 def _terminate(*_: Any) -> None:
@@ -160,21 +149,22 @@ def _end_with_the_parent() -> None:
     if os.getppid() != _PARENT:
         raise _Terminated
     # A launcher, and a shell that waits for its command as dash does, survive DVC.
-    child, parent = os.getpid(), _PARENT
+    child: int | None = os.getpid()
+    parent: int | None = _PARENT
     while _is_below_dvc(parent):
         child, parent = parent, _parent_of(parent)
     if parent != _PARENT:
         threading.Thread(target=_end_with, args=(child, parent), daemon=True).start()
 
 
-def _end_with(child: int, parent: int) -> None:
+def _end_with(child: int | None, parent: int | None) -> None:
     """Wait until `child` has lost its parent, and terminate this process."""
     while _parent_of(child) == parent:
         time.sleep(0.2)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_below_dvc(pid: int) -> bool:
+def _is_below_dvc(pid: int | None) -> bool:
     """Return whether a process was started by DVC, or by a process that was."""
     try:
         return b"\0DVC_STAGE=" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
@@ -182,12 +172,12 @@ def _is_below_dvc(pid: int) -> bool:
         return False
 
 
-def _parent_of(pid: int) -> int:
-    """Return the parent of a process, or 0 if the process has ended."""
+def _parent_of(pid: int | None) -> int | None:
+    """Return the parent of a process, or None if the process has ended."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
-        return 0
+        return None
 
 
 def _is_of_the_pipeline(filename: object) -> bool:

@@ -124,6 +124,18 @@ def test_a_termination_after_the_end_of_a_stage_is_no_traceback():
     assert done.stderr == ""
 
 
+def test_a_stage_under_nohup_goes_on_when_the_terminal_closes():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stage.run(lambda: os.kill(os.getpid(), signal.SIGHUP))
+
+
+def test_a_variable_that_would_stop_a_library_is_named():
+    code = "from stages.lib.core import stage\nstage.run(lambda: print('ran'))"
+    done = python(code, HF_ENDPOINT="the hub")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: environment variable HF_ENDPOINT: 'the hub' is wrong: ")
+
+
 def test_a_number_of_processes_that_is_none_is_named():
     code = "from stages.lib.core import stage\nstage.run(lambda: print('ran'))"
     done = python(code, WORLD_SIZE="abc")
@@ -459,6 +471,20 @@ def test_a_stage_ends_with_dvc_and_its_outputs_come_back(written, shell, monkeyp
     assert content(written) == FILES
 
 
+def test_a_stage_whose_parent_has_died_before_it_starts_ends(removed, capsys, monkeypatch):
+    monkeypatch.setattr(stage, "_PARENT", -1)
+    status, said = ended(capsys, lambda: pytest.fail("it ran"))
+    assert (status, said) == (143, f"error: write: terminated; {AGAIN}\n")
+    assert content(removed) == FILES
+
+
+def test_a_stage_runs_where_it_cannot_look_at_processes_above_it(removed, monkeypatch):
+    monkeypatch.setattr(os, "getppid", lambda: -1)
+    monkeypatch.setattr(stage, "_PARENT", -1)
+    stage.run(lambda: (removed / "file.txt").write_text("new"))
+    assert content(removed) == {"file.txt": "new"}
+
+
 def test_a_second_interrupt_does_not_stop_what_is_put_back(removed, capsys, monkeypatch):
     done = []
 
@@ -474,11 +500,13 @@ def test_a_second_interrupt_does_not_stop_what_is_put_back(removed, capsys, monk
     assert done
 
 
-def test_a_missing_file_of_a_stage_is_one_line_and_another_is_a_bug(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["data/raw/about.json", "metrics/claims.json"])
+def test_a_missing_file_of_a_stage_is_one_line_and_another_is_a_bug(
+    capsys, tmp_path, monkeypatch, file
+):
     monkeypatch.chdir(tmp_path)
-    status, said = ended(capsys, Path("data/raw/about.json").read_text)
-    assert status == 1
-    assert said == "error: data/raw/about.json: no such file; 'dvc repro' creates it\n"
+    said = ended(capsys, Path(file).read_text)
+    assert said == (1, f"error: {file}: no such file; 'dvc repro' creates it\n")
     with pytest.raises(FileNotFoundError):
         stage.run(Path("elsewhere.json").read_text)
 
