@@ -70,8 +70,8 @@ def test_the_page_renders_without_errors_and_nothing_is_empty_or_cut(chrome, pag
     """) == 0  # fmt: skip
     assert chrome.execute_script("""
         return [...document.querySelectorAll('table')].filter(e =>
-            !e.caption.innerText.trim() || !e.tBodies[0].rows.length
-            || [...e.tBodies[0].rows].some(row => !row.cells[0].innerText.trim())
+            !e.caption.textContent.trim() || !e.tBodies[0].rows.length
+            || [...e.tBodies[0].rows].some(row => !row.cells[0].textContent.trim())
         ).map(e => e.id)
     """) == []  # fmt: skip
 
