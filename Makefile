@@ -13,15 +13,19 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test coverage test-engines matrix mutants lint audit soak bench format lock clean
+.PHONY: help setup repro demo test coverage test-engines matrix mutants lint audit soak bench format \
+  lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/runtime.done ## make .venv with what the pipeline needs
 
-repro: $(VENV)/runtime.done ## run the pipeline: only what changed since the last time
-	dvc repro
+repro: $(VENV)/runtime.done ## run what changed since the last time, and show the results
+	@python -m commands.repro
+
+demo: $(VENV)/runtime.done ## show the pipeline on 64 reviews per split, apart from your results
+	@python -m commands.demo
 
 test: $(VENV)/dev.done ## run all tests, and what depends on the precision in the other one too
 	pytest $(or $(ARGS),$(AT_ONCE))

@@ -1,13 +1,16 @@
 """A headless Chromium for the tests that look at pages, if one is installed."""
 
 import contextlib
+import json
 import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+AXE = Path(__file__).with_name("axe")  # its version and hash
 NAMES = ("google-chrome", "chromium", "chromium-browser")
 
 
@@ -44,3 +47,34 @@ def look(chrome, page: Path, *, width: int, dark: bool = False, media: str = "")
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
     chrome.get(page.as_uri())
+
+
+def axe(directory: Path) -> str:
+    """Get axe-core through npm into `directory`, which checks its hash; returns the script.
+
+    Where it cannot be had, skip the test, or fail it if REQUIRE_AXE=1.
+    """
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(AXE / name, directory)
+    command = ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0")
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+        reason = done.stderr if done.returncode else ""
+    except FileNotFoundError:
+        reason = "no npm here"
+    if reason:
+        if os.environ.get("REQUIRE_AXE") == "1":
+            pytest.fail(f"no axe-core, and REQUIRE_AXE=1: {reason}")
+        pytest.skip(f"no axe-core: {reason}")
+    return (directory / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+
+
+def violations(chrome, script: str) -> list[str]:
+    """Return what axe-core finds wrong with the open page: the rule and the elements of each."""
+    chrome.execute_script(script)
+    found = chrome.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    assert len(found["passes"]) > 20
+    return [
+        f"{each['id']}: {json.dumps([node['target'] for node in each['nodes']][:3])}"
+        for each in found["violations"]
+    ]

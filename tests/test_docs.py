@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 import pytest
 
+from stages.lib.core import declarations
+from stages.lib.models import VERSION
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
@@ -97,3 +100,13 @@ def test_links_between_pages_and_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_citation_and_changelog_have_the_version_of_the_cards():
+    citation = declarations.read_yaml(str(ROOT / "CITATION.cff"))
+    assert citation["version"] == VERSION
+    unreleased, released = re.findall(
+        r"^## \[([^\]]+)\](?: - (.+))?$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M
+    )[:2]
+    assert unreleased == ("Unreleased", "")
+    assert released == (VERSION, citation["date-released"])

@@ -67,6 +67,16 @@ def test_the_readmes_table_is_the_reports():
         assert row == {column: report[name][column] for column in row}
 
 
+def test_the_readme_begins_with_a_picture_that_the_report_draws(stages):
+    """As an output of the report it is as fresh as the lock, by the tests above."""
+    first = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    (picture,) = re.findall(r"^!\[.+\]\((.+)\)$", first, re.M)
+    assert picture == "metrics/report/cost.png"
+    assert (ROOT / picture).is_file()
+    assert str(Path(picture).parent) in map(str, stages["report"].outs)
+    assert re.findall(r"^\$ (make \w+)", first, re.M) == ["make demo", "make repro"]
+
+
 def test_the_plan_in_the_docs_is_of_the_committed_figures():
     page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
     assert plan.table(0.1, [1e7, 1e9]).to_markdown(index=False, disable_numparse=True) in page

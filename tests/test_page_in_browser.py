@@ -24,6 +24,11 @@ def chrome():
         yield chrome
 
 
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory):
+    return browser.axe(tmp_path_factory.mktemp("axe"))
+
+
 @pytest.fixture(scope="module", params=["few reviews, hostile texts", "many reviews"])
 def page(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("page")
@@ -65,10 +70,66 @@ def test_the_page_renders_without_errors_and_nothing_is_empty_or_cut(chrome, pag
     """) == 0  # fmt: skip
     assert chrome.execute_script("""
         return [...document.querySelectorAll('table')].filter(e =>
-            !e.caption.innerText.trim() || !e.tBodies[0].rows.length
-            || [...e.tBodies[0].rows].some(row => !row.cells[0].innerText.trim())
+            !e.caption.textContent.trim() || !e.tBodies[0].rows.length
+            || [...e.tBodies[0].rows].some(row => !row.cells[0].textContent.trim())
         ).map(e => e.id)
     """) == []  # fmt: skip
+
+
+def open_details(chrome):
+    chrome.execute_script("for (const e of document.querySelectorAll('details')) e.open = true")
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_axe_finds_no_violation(chrome, page, axe, width, dark):
+    browser.look(chrome, page, width=width, dark=dark)
+    open_details(chrome)
+    assert browser.violations(chrome, axe) == []
+
+
+@pytest.mark.parametrize("width", [320, 390, 599])
+def test_on_a_narrow_screen_nothing_scrolls_sideways(chrome, page, width):
+    browser.look(chrome, page, width=width)
+    open_details(chrome)
+    assert chrome.execute_script("""
+        return [...document.querySelectorAll('html, body, main *:not(svg *)')].filter(e =>
+            e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX !== 'visible'
+            && !e.closest('thead')
+            || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1
+        ).map(e => e.outerHTML.slice(0, 200))
+    """) == []  # fmt: skip
+
+
+def test_on_a_narrow_screen_cells_are_named_and_each_pair_of_models_stands_once(chrome, page):
+    browser.look(chrome, page, width=390)
+    shown, label = chrome.execute_script("""
+        const cells = [...document.querySelectorAll('#matrix td')].filter(e => e.offsetHeight);
+        return [cells.length, getComputedStyle(cells[0], '::before').content]
+    """)
+    count = len(experiment.MODELS)
+    assert shown == count * (count - 1) / 2
+    assert "compared with " in label
+
+
+def test_a_picture_shows_its_data_after_one_click(chrome, page):
+    browser.look(chrome, page, width=1280)
+    from selenium.webdriver.common.by import By
+
+    table = chrome.find_element(By.ID, "cost-data")
+    assert not table.is_displayed()
+    chrome.find_element(By.CSS_SELECTOR, "#cost summary").click()
+    assert table.is_displayed()
+
+
+def test_no_table_is_broken_between_two_pages_of_paper(chrome, page):
+    browser.look(chrome, page, **VIEWS["paper"])
+    page_height = (297 - 2 * 12) * 96 / 25.4
+    assert chrome.execute_script("""
+        return [...document.querySelectorAll('table')].filter(e => e.offsetHeight).map(e =>
+            [e.id, e.offsetHeight, getComputedStyle(e).breakInside]
+        ).filter(([id, height, inside]) => height > arguments[0] || inside !== 'avoid')
+    """, page_height) == []  # fmt: skip
 
 
 @pytest.mark.parametrize("view", ["desktop", "phone"])

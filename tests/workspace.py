@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from conftest import ROOT
@@ -98,6 +99,15 @@ def start(directory: Path, *command: str) -> subprocess.Popen:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until the process has written something to `path`."""
+    deadline = time.monotonic() + 600
+    while not (path.exists() and path.read_text()):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def make(directory: Path) -> None:

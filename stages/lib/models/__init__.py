@@ -2,3 +2,6 @@
 
 This room imports core, encoder and vectors.
 """
+
+# The version of the project: of its cards, CITATION.cff and CHANGELOG.md. A test compares them.
+VERSION = "1.0.0"

@@ -85,9 +85,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Report:
+    """A report; `data` has the table of what each figure shows, by the figure's key."""
+
     title: str
     lead: Sequence[Block]
-    sections: Sequence[Section] = field(default_factory=list)
+    sections: Sequence[Section]
+    data: dict[str, Table]
 
     @property
     def figures(self) -> list[Figure]:

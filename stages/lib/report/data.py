@@ -20,6 +20,20 @@ from stages.lib.report.inputs import Results
 SHOWN = 12  # files listed per source
 
 
+def demonstration(results: Results) -> list[Text]:
+    """Say that only a subset of the reviews was used, if that is so."""
+    if "subset" not in results.download["reviews"]:
+        return []
+    reviews = plural(results.download["reviews"]["subset"], "review")
+    return [
+        Text(
+            f"**This is a demonstration** on {reviews} per split (`dataset.subset`). Its scores, "
+            "costs and recommendation are not those of the whole data.",
+            "warning",
+        )
+    ]
+
+
 def likeness(results: Results) -> Text:
     """State whether the comparison with the published figures is like for like, and if not, why."""
     if results.official_reviews and results.official_backbone:

@@ -1,10 +1,13 @@
-"""The report as a whole: the lead, and the six questions in order."""
+"""The report as a whole: the six questions in order, the answer first."""
+
+from dataclasses import replace
 
 from stages.lib.report import (
     claims,
     data,
     differences,
     failures,
+    plots,
     recommendation,
     training,
 )
@@ -16,21 +19,24 @@ def write(results: Results) -> Report:
     """Build the content of the report, the same for every renderer."""
     choice = recommendation.choose(results)
     comparisons = differences.of_all(results)
+    chosen, described = recommendation.section(results, choice), data.section(results)
     return Report(
         _title(results),
-        [data.likeness(results), data.provenance(results)],
+        data.demonstration(results),
         [
-            recommendation.section(results, choice),
+            replace(chosen, blocks=[*chosen.blocks, data.likeness(results)]),
             differences.section(results, comparisons),
             claims.section(claims.judge(results, comparisons)),
             training.section(results),
             failures.section(results, choice.recommended),
-            data.section(results),
+            replace(described, blocks=[*described.blocks, data.provenance(results)]),
         ],
+        plots.shown(results),
     )
 
 
 def _title(results: Results) -> str:
+    title = "How should this encoder be adapted to these reviews?"
     if results.published_dataset:
-        return "How should a DistilBERT be adapted to movie reviews?"
-    return "How should this encoder be adapted to these reviews?"
+        title = "How should a DistilBERT be adapted to movie reviews?"
+    return f"Demonstration: {title}" if "subset" in results.download["reviews"] else title

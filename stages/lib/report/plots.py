@@ -1,4 +1,5 @@
-"""Small tables alongside the pictures, which DVC draws and compares (see plots in dvc.yaml).
+"""Small tables of what the pictures show: in the page one click away from each picture, and as
+files alongside the pictures, which DVC draws and compares (see plots in dvc.yaml).
 
 Each table is in long format, with a column `model`, so that a new model needs no plot of its own.
 """
@@ -8,33 +9,79 @@ from pathlib import Path
 
 import pandas as pd
 
+from stages.lib.report import statistics
+from stages.lib.report.content import Table
 from stages.lib.report.failures import accuracy_by_length, bins_of_reliability
 from stages.lib.report.inputs import CURVES, Results
 
 
-def write(results: Results, directory: Path) -> None:
-    """Write curve-*.csv, confusion.csv, reliability.csv and length.csv, to 6 significant digits."""
+def tables(results: Results) -> dict[str, pd.DataFrame]:
+    """Return the table of each picture by the picture's key, with a column `model`."""
     lengths = accuracy_by_length(results)
+
+    def cost(model: str) -> pd.DataFrame:
+        right, costs = results.right(model, "test"), results.costs[model]
+        interval = statistics.wilson(int(right.sum()), len(right))
+        columns = {"accuracy": right.mean(), "low": interval.low, "high": interval.high}
+        columns |= {"parameters": costs["trainable_parameters"], "seconds": costs["seconds"]}
+        return pd.DataFrame([columns | {"megabytes": costs["size_bytes"] / 1e6}])
 
     def confusion(model: str) -> pd.DataFrame:
         rows = results.predictions[model]["test"]
         return rows.groupby(["label", "prediction"]).size().reset_index(name="reviews")
 
     def by_length(model: str) -> pd.DataFrame:
-        shares = [right / total for right, total in lengths.counts[model]]
-        return pd.DataFrame({"words": lengths.means, "accuracy": shares})
+        counts = lengths.counts[model]
+        intervals = [statistics.wilson(right, total) for right, total in counts]
+        return pd.DataFrame(
+            {
+                "words": lengths.means,
+                "accuracy": [right / total for right, total in counts],
+                "low": [interval.low for interval in intervals],
+                "high": [interval.high for interval in intervals],
+            }
+        )
 
     def curve(name: str) -> Callable[[str], pd.DataFrame]:
         of = {"value": name.partition("/")[2]}
         return lambda model: results.curves[model].get(name, pd.DataFrame()).rename(columns=of)
 
-    tables = {
+    by_model = {
+        "cost": cost,
         "confusion": confusion,
         "reliability": lambda model: bins_of_reliability(results, model),
         "length": by_length,
     } | {f"curve-{name.replace('/', '-')}": curve(name) for name in CURVES}
-    for name, of_model in tables.items():
-        table = pd.concat([of_model(model).assign(model=model) for model in results.models])
+    return {
+        key: pd.concat([of(model).assign(model=model) for model in results.models])
+        for key, of in by_model.items()
+    }
+
+
+def write(results: Results, directory: Path) -> None:
+    """Write each table as <key>.csv, with numbers to 6 significant digits."""
+    for key, table in tables(results).items():
         table.to_csv(
-            directory / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n"
+            directory / f"{key}.csv", index=False, float_format="%.6g", lineterminator="\n"
         )
+
+
+def shown(results: Results) -> dict[str, Table]:
+    """Return the same tables as content of the report."""
+    return {
+        key: Table(
+            f"{key}-data",
+            f"What the picture shows, also in report/{key}.csv.",
+            ["model", *(column for column in table if column != "model")],
+            [
+                [row["model"], *(_cell(value) for name, value in row.items() if name != "model")]
+                for row in table.to_dict("records")
+            ],
+            prose=["label", "prediction"],
+        )
+        for key, table in tables(results).items()
+    }
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}"

@@ -83,15 +83,17 @@ def choose(results: Results) -> Choice:
 
 
 def section(results: Results, choice: Choice) -> Section:
-    """Build the section: the answer, the table of scores and costs, and the picture."""
+    """Build the section: the answer, its picture, and the table of scores and costs."""
+    said, rule = answer(results, choice)
     return Section(
         "choice",
         "Which adaptation should I use?",
         [
-            *answer(results, choice),
-            _table(results),
-            Text(_how_to_read(results)),
+            said,
             _figure(results, choice),
+            _table(results),
+            rule,
+            Text(_how_to_read(results)),
         ],
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import LONG, ROOT
-from workspace import FILES, content, remove, start
+from workspace import FILES, content, remove, start, wait_for
 
 from stages.lib.core import declarations, restoring, stage
 from stages.lib.core.errors import InputError
@@ -89,14 +89,6 @@ def python(code, **environment):
         text=True,
         check=False,
     )
-
-
-def wait_for(path, process):
-    deadline = time.monotonic() + LONG
-    while not (path.exists() and path.read_text()):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # What is said.

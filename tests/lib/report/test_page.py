@@ -1,5 +1,6 @@
 """The report as Markdown and as a page: valid, self-contained, the same content, no injection."""
 
+import csv
 import os
 import re
 import shutil
@@ -115,7 +116,9 @@ def test_the_six_questions_stand_in_order_in_both(dom, markdown):
 
 def test_both_have_every_cell_of_every_table(hostile, dom, markdown):
     parsed = Parser(MarkdownIt("commonmark").enable("table").render(markdown)).root
-    in_page, in_markdown = list(dom.all("table")), list(parsed.all("table"))
+    data = {table for details in dom.all("details") for table in details.all("table")}
+    in_page = [table for table in dom.all("table") if table not in data]
+    in_markdown = list(parsed.all("table"))
     tables = blocks(hostile[1], Table)
     assert len(tables) == len(in_page) == len(in_markdown) > 8
     joiner = re.compile("[\N{WORD JOINER}\N{FIRST STRONG ISOLATE}\N{POP DIRECTIONAL ISOLATE}]")
@@ -199,6 +202,46 @@ def test_figures_say_what_they_show_in_words(hostile, dom, markdown):
         assert len(list(element.all("svg"))) == len(figure.panels) + bool(figure.legend)
         assert (hostile[0] / f"metrics/report/{figure.key}.png").stat().st_size > 1000
         assert f"](report/{figure.key}.png)" in markdown
+
+
+def test_every_figure_has_its_data_as_a_table(hostile, dom):
+    for element in dom.all("figure"):
+        key = element.attributes["id"]
+        (details,) = element.all("details")
+        assert "open" not in details.attributes
+        (table,) = details.all("table")
+        body = next(table.all("tbody"))
+        shown = [[cell.text for cell in row.children] for row in body.children]
+        with (hostile[0] / f"metrics/report/{key}.csv").open(newline="") as file:
+            names, *rows = csv.reader(file)
+        place = names.index("model")
+        expected = [[row[place], *row[:place], *row[place + 1 :]] for row in rows]
+        assert len(shown) >= len(experiment.MODELS) - 1
+        assert [list(map(number, row)) for row in shown] == [
+            list(map(number, row)) for row in expected
+        ]
+
+
+def number(text):
+    try:
+        return float(text)
+    except ValueError:
+        return clean(text)
+
+
+def test_the_answer_and_its_picture_come_first_and_then_the_scores(dom):
+    (main,) = dom.all("main")
+    first = [
+        element.attributes.get("class") or element.attributes.get("id")
+        for element in main.all("p", "figure", "table")
+        if not any(parent.tag == "details" for parent in parents(element))
+    ]
+    assert first[:3] == ["answer", "cost", "scores"]
+
+
+def parents(element):
+    while element := element.parent:
+        yield element
 
 
 def test_labels_of_users_stand_in_findings_as_they_are(dom):

@@ -287,12 +287,14 @@ def test_a_trend_with_length_is_told_when_it_is_one(of):
         (experiment.OWN, {}, "from another dataset and the backbone is not distilbert"),
     ],
 )
-def test_whether_it_is_like_for_like_stands_at_the_top(of, monkeypatch, provenance, reviews, words):
+def test_whether_it_is_like_for_like_stands_below_the_scores(
+    of, monkeypatch, provenance, reviews, words
+):
     counts = dict.fromkeys(("train", "validation", "test"), 1000)
     monkeypatch.setattr("stages.lib.report.inputs.OFFICIAL_REVIEWS", counts)
     provenance = provenance | {"reviews": provenance["reviews"] | reviews}
     results = of(provenance=provenance)
-    assert words in overview.write(results).lead[0].markdown
+    assert words in overview.write(results).sections[0].blocks[-1].markdown
     shown = prose(recommendation.section(results, recommendation.choose(results)))
     columns = recommendation.section(results, recommendation.choose(results)).blocks[2].columns
     assert ("published val. accuracy" in columns) == (words == "**Like for like:**"), shown
@@ -340,3 +342,12 @@ def test_predictions_of_other_reviews_are_refused(of, tmp_path):
 def test_labels_that_look_like_numbers_or_nothing_stay_text(of):
     results = of(labels=["1", "NA"])
     assert set(results.predictions["svm"]["test"]["label"]) == {"1", "NA"}
+
+
+def test_a_subset_is_called_a_demonstration_at_the_top(of):
+    subset = experiment.OFFICIAL["reviews"] | {"subset": 64}
+    report = overview.write(of(provenance=experiment.OFFICIAL | {"reviews": subset}))
+    assert report.title.startswith("Demonstration: ")
+    assert "**This is a demonstration** on 64 reviews per split" in report.lead[0].markdown
+    whole = overview.write(of(provenance=experiment.OFFICIAL))
+    assert (whole.title.startswith("Demonstration"), list(whole.lead)) == (False, [])

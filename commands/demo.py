@@ -1,0 +1,120 @@
+"""Demonstrate the pipeline on 64 reviews per split, in a copy of the project.
+
+    make demo, or python -m commands.demo
+
+The copy has what git tracks, as it is in the workspace, and shares DVC's cache with it, so that a
+second demonstration takes seconds. The copy is removed at the end, whatever that is; the report
+stays, in tmp/demo.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from commands import ending, repro
+from stages.lib.core import declarations, paths, stage
+from stages.lib.core.errors import InputError
+from stages.lib.sources import local
+
+REVIEWS = 64
+KEPT = Path("tmp/demo")
+# Outputs of the whole data have no place in the copy.
+_OUTPUTS = ("dvc.lock", "metrics", "data")
+
+
+def copy_project(copy: Path) -> None:
+    """Copy the project's files to `copy`, a DVC repository of its own on 64 reviews per split."""
+    from dvc.repo import Repo
+
+    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "stages")
+    for name in filter(None, (_git("ls-files", "-z") + new).split("\0")):
+        if Path(name).parts[0] not in _OUTPUTS and Path(name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(name, copy / name)
+    if Path(".dvc/config.local").is_file():
+        shutil.copy(".dvc/config.local", copy / ".dvc")
+    with Repo() as mine:
+        cache = mine.cache.local_cache_dir
+    with Repo(str(copy), uninitialized=True) as other, other.config.edit("local") as config:
+        config["cache"]["dir"] = cache
+        # The copy is in no repository of git, not in the one around it either.
+        config["core"]["no_scm"] = True
+    _change_params(copy / "params.yaml")
+
+
+def _change_params(path: Path) -> None:
+    declarations.read_yaml(str(path))  # raises InputError where it cannot be read
+    yaml = YAML()
+    params = yaml.load(path.read_text(encoding="utf-8"))
+    params["dataset"]["subset"] = REVIEWS
+    for section in ("dataset", "backbone"):
+        own = Path(params[section]["path"])
+        if own.exists() and local.is_given(own):
+            params[section]["path"] = str(own.resolve())
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(params, file)
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise InputError("git: no such program here; it lists what the project consists of") from (
+            None
+        )
+    if done.returncode != 0:
+        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def keep_report(copy: Path) -> Path:
+    """Move the report to tmp/demo, in place of an earlier one, and return the path of its page."""
+    kept = copy / "kept"
+    kept.mkdir()
+    for name in ("report.html", "report.md", "report"):
+        shutil.move(copy / paths.METRICS / name, kept / name)
+    shutil.rmtree(KEPT, ignore_errors=True)
+    kept.rename(KEPT)
+    return KEPT / "report.html"
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m commands.demo",
+        description=f"The pipeline on {REVIEWS} reviews per split, apart from the workspace.",
+    ).parse_args()
+    if sys.stdout is None:
+        raise InputError("standard output is closed: there is nowhere to print to")
+    stages = declarations.read_yaml("dvc.yaml")["stages"]
+    print(
+        f"Demonstration: {len(stages)} stages on {REVIEWS} reviews per split, about two minutes on "
+        "2 cores.\nThe first time, up to 0.3 GB are downloaded. The workspace stays as it is.",
+        flush=True,
+    )
+    KEPT.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix="demo-", dir=KEPT.parent, ignore_cleanup_errors=True
+    ) as directory:
+        copy = Path(directory)
+        copy_project(copy)
+        if status := repro.reproduce(copy):
+            sys.exit(status)
+        title = f"Demonstration on {REVIEWS} reviews per split: not the scores of the whole data"
+        repro.show_results(repro.console(), copy, title)
+        page = keep_report(copy)
+    print(f"Demonstration: {repro.answer(page.with_suffix('.md'))}")
+    print(f"The demonstration's report: {page.resolve()}")
+
+
+def quietly() -> None:
+    """`main`, as `ending.quietly` ends it."""
+    ending.quietly(main)
+
+
+if __name__ == "__main__":
+    stage.run(quietly)

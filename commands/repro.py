@@ -1,0 +1,246 @@
+"""Run the pipeline, saying first what will run and about how long it takes, and then what came out.
+
+    make repro, or python -m commands.repro
+
+`dvc repro` does the work, and its exit status is kept. What changed is what `dvc status` says;
+durations are those of each stage's last run, from metrics/costs.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands import ending
+from stages.lib.core import paths, stage
+from stages.lib.core.errors import InputError
+from stages.lib.models import registry
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import Stage
+    from rich.console import Console
+
+MARKDOWN, PAGE = paths.METRICS / "report.md", paths.METRICS / "report.html"
+# The download takes as long as the connection needs for it: 115 MB from a package index, or 269 MB
+# from the Hub.
+DOWNLOAD = "up to 0.3 GB to download"
+SHOWN = 3  # reasons for which a stage runs
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stage that will run; `seconds` is None when no duration was measured."""
+
+    name: str
+    reasons: list[str]
+    seconds: float | None
+
+
+def plan(repo: "Repo", changes: dict[str, list[Any]]) -> list[Planned]:
+    """List the stages that `dvc repro` will run, in order; `changes` is what `dvc status` says.
+
+    A stage runs when something it reads or its command changed, when an output is neither in place
+    nor in DVC's cache, or after a stage that runs, unless that one's outputs come out the same.
+    """
+    from networkx import topological_sort
+
+    graph = repo.index.graph
+    planned: dict[str, Planned] = {}
+    # Edges lead from a stage to those that it reads from.
+    for each in reversed(list(topological_sort(graph))):
+        before = [other.addressing for other in graph.successors(each)]
+        made = {str(out) for other in graph.successors(each) for out in other.outs}
+        reasons = list(_reasons(each, changes.get(each.addressing, []), made))
+        if earlier := [name for name in before if name in planned]:
+            reasons.append(f"after {earlier[0]}")
+        if reasons:
+            planned[each.addressing] = Planned(each.addressing, reasons, _seconds(each.addressing))
+    order = [each.addressing for each in repo.index.stages]
+    return sorted(planned.values(), key=lambda item: order.index(item.name))
+
+
+def _reasons(each: "Stage", changes: list[Any], made: set[str]) -> Iterator[str]:
+    """Yield what makes a stage run, of what `dvc status` says of it; `made` are the outputs that it
+    reads.
+    """
+    for change in changes:
+        if isinstance(change, str):
+            yield change
+            continue
+        for path, state in change.get("changed deps", {}).items():
+            if isinstance(state, dict):
+                yield from (f"{name} {found}" for name, found in state.items())
+            elif state != "deleted" or not any(Path(out).is_relative_to(path) for out in made):
+                yield f"{path} {state}"
+        changed = change.get("changed outs", {})
+        # DVC restores what its cache has.
+        lost = [
+            str(out)
+            for out in each.outs
+            if str(out) in changed and (not out.use_cache or out.changed_cache())
+        ]
+        if lost:
+            yield f"no {lost[0]}" if len(lost) == 1 else f"no {lost[0]} and {len(lost) - 1} more"
+
+
+def _seconds(name: str) -> float | None:
+    costs = _json(paths.COSTS / f"{name}.json")
+    return costs.get("seconds")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; it is empty when the file is missing or damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def show_plan(console: "Console", planned: list[Planned], total: int) -> None:
+    """Print which stages will run, why, and about how long each takes."""
+    from rich.table import Table
+
+    from stages.lib.report import content
+
+    known = [item.seconds for item in planned if item.seconds is not None]
+    said = f"To run: {len(planned)} of {content.plural(total, 'stage')}"
+    if known:
+        longest = max(planned, key=lambda item: item.seconds or 0)
+        device = _json(paths.COSTS / f"{longest.name}.json").get("device", "this machine")
+        said += f"; those that were measured take about {content.seconds(sum(known))} ({device})"
+    console.print(f"{said}. What DVC's cache has takes no time.")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("stage", no_wrap=True)
+    table.add_column("about", justify="right", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for item in planned:
+        more = [f"{len(item.reasons) - SHOWN} more"] if len(item.reasons) > SHOWN else []
+        if item.seconds is not None:
+            about = content.seconds(item.seconds)
+        else:
+            about = DOWNLOAD if item.name == "download" else "not measured"
+        table.add_row(item.name, about, ", ".join(item.reasons[:SHOWN] + more))
+    console.print(table, "")
+
+
+def reproduce(directory: Path) -> int:
+    """Run `dvc repro` in a directory, and return its exit status as a shell would.
+
+    A terminal sends Ctrl-C to DVC too, which ends by itself; any other end is passed on to it.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=directory)
+        try:
+            status = process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return status if status >= 0 else 128 - status
+
+
+def show_results(console: "Console", directory: Path, title: str = "") -> None:
+    """Print the scores and costs of all models."""
+    from rich.table import Table
+
+    from stages.lib.report import content
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left")
+    table.add_column("model", no_wrap=True)
+    for name in ("val. accuracy", "test accuracy", "trained parameters", "time", "on disk"):
+        table.add_column(name, justify="right")
+    for model in registry.names():
+        scores = _json(directory / paths.METRICS / f"{model}.json")
+        costs = _json(directory / paths.COSTS / f"{model}.json")
+        if scores and costs:
+            table.add_row(
+                model,
+                *(f"{scores[split]['accuracy']:.3f}" for split in ("validation", "test")),
+                f"{costs['trainable_parameters']:,}",
+                content.seconds(costs["seconds"]),
+                content.size(costs["size_bytes"]),
+            )
+    console.print("", table, "")
+
+
+def answer(report: Path) -> str:
+    """Return the first sentence of the answer to the report's first question, as plain text."""
+    from markdown_it import MarkdownIt
+
+    text = report.read_text(encoding="utf-8")
+    section = text.partition("\n## 1. ")[2].partition("\n")[2]
+    inline = next(token for token in MarkdownIt().parse(section) if token.type == "inline")
+    plain = "".join(child.content for child in inline.children or [])
+    return re.split(r"(?<=[.!?])\s", plain, maxsplit=1)[0]
+
+
+def console() -> "Console":
+    """Return a console for standard output: plain and of any width where that is no terminal."""
+    from rich.console import Console
+
+    return Console(
+        width=None if sys.stdout.isatty() else 500,
+        color_system=None if os.environ.get("NO_COLOR") else "auto",
+        markup=False,
+        highlight=False,
+    )
+
+
+def main() -> None:
+    argparse.ArgumentParser(
+        prog="python -m commands.repro",
+        description="dvc repro, with what will run before and what came out after.",
+    ).parse_args()
+    if sys.stdout is None:
+        raise InputError("standard output is closed: there is nowhere to print to")
+    out = console()
+    planned = _plan_here(out)
+    if planned == []:
+        print("Nothing changed since the last run.")
+    elif status := reproduce(Path.cwd()):
+        sys.exit(status)
+    else:
+        show_results(out, Path())
+    print(answer(MARKDOWN))
+    print(f"The report: {PAGE.resolve()}")
+
+
+def _plan_here(out: "Console") -> list[Planned] | None:
+    """Show the plan and return it, or None when DVC cannot say, which `dvc repro` will explain."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            changes = repo.status()
+            planned = plan(repo, changes)
+            if planned:
+                show_plan(out, planned, len(repo.index.stages))
+                sys.stdout.flush()
+            # Outputs that DVC will only restore need no plan.
+            return planned if planned or not changes else None
+    except DvcException:
+        return None
+
+
+def quietly() -> None:
+    """`main`, as `ending.quietly` ends it."""
+    ending.quietly(main)
+
+
+if __name__ == "__main__":
+    stage.run(quietly)

@@ -1,0 +1,206 @@
+"""`make repro` and `make demo`: dvc repro, with what it will do before and what came out after."""
+
+import os
+import re
+import shutil
+import signal
+
+import pytest
+from conftest import ROOT
+from workspace import start, wait_for
+
+from commands import repro
+
+MARK = "Demonstration on 64 reviews per split"
+
+
+def run(project, command="repro", **env):
+    return project.run("python", "-m", f"commands.{command}", check=False, **env)
+
+
+def planned(done):
+    """The lines of the plan by their stages: the duration and the reasons."""
+    lines = done.stdout.partition("because")[2].partition("\n\n")[0].splitlines()[1:]
+    return {words[0]: words[1:] for words in (re.split(r"\s{2,}", line.strip()) for line in lines)}
+
+
+def test_where_nothing_changed_the_answer_is_all(ran):
+    done = run(ran)
+    first, answer, page = done.stdout.splitlines()
+    assert first == "Nothing changed since the last run."
+    assert f"**{answer.removesuffix('.')}" in (ran.path / "metrics/report.md").read_text()
+    assert page == f"The report: {ran.path / 'metrics/report.html'}"
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_change_names_the_stages_that_it_runs_and_ends_with_the_scores(after):
+    after.set(svm__C=0.02)
+    measured = after.read("metrics/costs/svm.json")["seconds"]
+    done = run(after)
+    assert done.returncode == 0, done.stderr
+    plan = planned(done)
+    assert list(plan) == ["svm", "cards", "report"]
+    assert plan["svm"] == [f"{measured:.3g} s", "svm.C modified"]
+    assert plan["report"] == ["not measured", "after svm"]
+    assert "To run: 3 of 12 stages; those that were measured take about" in done.stdout
+    assert set(re.findall(r"Running stage '(.+)'", done.stdout)) == set(plan)
+    accuracy = after.read("metrics/svm.json")["test"]["accuracy"]
+    (row,) = re.findall(r"^svm +[\d.]+ +([\d.]+) +66 ", done.stdout.rpartition("model")[2], re.M)
+    assert row == f"{accuracy:.3f}"
+    assert "\nUse " in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_in_a_clone_everything_is_planned_from_the_committed_costs(ran, tmp_path):
+    clone = ran.copy(tmp_path / "clone")
+    shutil.rmtree(clone.path / "data")
+    shutil.rmtree(clone.path / ".dvc/cache")
+    clone.set(dataset__path="nowhere.csv")
+    done = run(clone)
+    plan = planned(done)
+    assert len(plan) == 12
+    assert plan["download"][0] == repro.DOWNLOAD
+    assert plan["claims"] == ["not measured", "after download"]
+    assert plan["lora"][1] == "no data/models/lora and 2 more, after download"
+    # The status and the message are DVC's, and no result is shown.
+    assert done.returncode == clone.dvc("repro", check=False).returncode != 0
+    assert "nowhere.csv" in done.stderr
+    assert "Use " not in done.stdout
+
+
+def test_what_the_cache_has_is_restored_and_not_announced(after):
+    shutil.rmtree(after.path / "data/models")
+    done = run(after)
+    assert done.returncode == 0, done.stderr
+    assert "To run" not in done.stdout
+    assert (after.path / "data/models/lora").is_dir()
+    assert "\nUse " in done.stdout
+
+
+def test_what_dvc_cannot_read_dvc_explains(after):
+    (after.path / "dvc.yaml").write_text("stages: [")
+    done = run(after)
+    expected = after.dvc("repro", check=False)
+    assert (done.returncode, done.stderr) == (expected.returncode, expected.stderr)
+    assert done.returncode != 0
+
+
+@pytest.fixture
+def sleeping(project):
+    """A project whose only stage starts and then does not end by itself."""
+    started = project.path.parent / "started"
+    (project.path / "wait.py").write_text(
+        "import pathlib, time\nfrom stages.lib.core import stage\n"
+        "def main():\n"
+        f"    pathlib.Path({str(started)!r}).write_text('started')\n"
+        "    time.sleep(600)\n"
+        "stage.run(main)\n"
+    )
+    (project.path / "dvc.yaml").write_text(
+        "stages:\n  lora:\n    cmd: python wait.py\nartifacts: {lora: {path: data}}\n"
+    )
+    project.git("add", ".")
+    project.git("commit", "--quiet", "--message", "sleeping")
+    return project
+
+
+@pytest.mark.parametrize("command", ["repro", "demo"])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_dvc_too_and_leaves_nothing(sleeping, command, sent):
+    """SIGINT as a terminal sends it, to all processes; SIGTERM to the command alone."""
+    before = sleeping.git("status", "--porcelain")
+    process = start(sleeping.path, "python", "-m", f"commands.{command}")
+    wait_for(sleeping.path.parent / "started", process)
+    if sent == signal.SIGINT:
+        os.killpg(process.pid, sent)
+    else:
+        process.send_signal(sent)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode not in (0, None)
+    assert "commands/" not in stderr  # no traceback of the command itself
+    assert "Use " not in stdout
+    if sent == signal.SIGTERM:
+        assert process.returncode == 143
+    if command == "demo":
+        assert list(sleeping.path.glob("tmp/*")) == []
+        assert sleeping.git("status", "--porcelain") == before
+
+
+@pytest.fixture
+def shown(embedded, tmp_path):
+    """A demonstration in a project of the whole data, whose cache has that of 64 reviews."""
+    project = embedded.copy(tmp_path / "shown")
+    project.git("checkout", "--quiet", "--", "params.yaml")
+    project.set(source="pypi")
+    (project.path / "dvc.lock").unlink()
+    shutil.rmtree(project.path / "data")
+    shutil.rmtree(project.path / "metrics")
+    project.before = everything(project)
+    project.done = run(project, "demo")
+    return project
+
+
+def everything(project):
+    """The bytes of all files but those of git, of DVC and of the demonstration, by their paths."""
+    return {
+        path.relative_to(project.path): path.read_bytes()
+        for path in project.path.rglob("*")
+        if path.is_file()
+        and path.relative_to(project.path).parts[0] not in (".git", ".dvc", "tmp")
+        and path.suffix != ".pyc"
+    }
+
+
+def test_a_demonstration_is_marked_everywhere_and_leaves_the_workspace_as_it_was(shown):
+    done = shown.done
+    assert done.returncode == 0, done.stderr
+    assert everything(shown) == shown.before
+    assert [path.name for path in (shown.path / "tmp").iterdir()] == ["demo"]
+    assert done.stdout.startswith("Demonstration: 12 stages on 64 reviews per split")
+    assert MARK in done.stdout
+    *_, answer, page = done.stdout.splitlines()
+    assert answer.startswith("Demonstration: Use ")
+    assert page == f"The demonstration's report: {shown.path / 'tmp/demo/report.html'}"
+    markdown = (shown.path / "tmp/demo/report.md").read_text()
+    html = (shown.path / "tmp/demo/report.html").read_text()
+    assert markdown.startswith("# Demonstration: ")
+    assert "**This is a demonstration** on 64 reviews per split" in markdown
+    assert "<title>Demonstration: " in html
+    assert "<strong>This is a demonstration</strong> on 64 reviews per split" in html
+    for picture in re.findall(r"\]\((.+\.png)\)", markdown):
+        assert (shown.path / "tmp/demo" / picture).is_file()
+
+
+def test_a_demonstration_that_fails_keeps_the_last_one_and_dvcs_status(ran, tmp_path):
+    project = ran.copy(tmp_path / "project")
+    project.set(dataset__path="nowhere.csv")
+    kept = project.path / "tmp/demo/report.html"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("the last one")
+    done = run(project, "demo")
+    assert done.returncode == 255
+    assert "nowhere.csv" in done.stderr
+    assert kept.read_text() == "the last one"
+    assert [path.name for path in (project.path / "tmp").iterdir()] == ["demo"]
+
+
+def test_reviews_of_the_users_own_are_demonstrated(ran, tmp_path):
+    """They are read where they are, however the parameter names them."""
+    from commands import demo
+
+    project = ran.copy(tmp_path / "project")
+    (project.path / "own").mkdir()
+    (project.path / "own/train.csv").write_text("text,label\n")
+    params = project.path / "params.yaml"
+    project.set(dataset__path="own/")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project.path)
+        demo._change_params(params)
+    assert project.read("params.yaml")["dataset"]["path"] == str(project.path / "own")
+    assert project.read("params.yaml")["dataset"]["subset"] == 64
+
+
+def test_make_calls_them():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^repro: .*\n\t@python -m commands.repro$", makefile, re.M)
+    assert re.search(r"^demo: .*\n\t@python -m commands.demo$", makefile, re.M)
