@@ -49,10 +49,11 @@ def load() -> "Results":
         curves={name: inputs.read_curves(CURVES / name) for name in models},
         claims=inputs.read_json(METRICS / "claims.json", "merge", "swap"),
         claims_costs=inputs.read_json(COSTS / "claims.json", "device", "fp32", "mixed"),
-        seeds=inputs.read_seeds(predictions),
+        seeds=inputs.read_seeds(models),
         rule=rule,
     )
     inputs.check_aligned(results.predictions, results.texts)
+    inputs.check_seeds(results)
     return results
 
 

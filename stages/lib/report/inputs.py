@@ -154,22 +154,22 @@ def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequen
             )
 
 
-def read_seeds(predictions: dict[str, dict[str, pd.DataFrame]]) -> Seeds:
-    """Read the seeds of each model, those of the collection that count included.
-
-    Raises InputError if a row that counts is of other reviews. Without dvc.lock, no row counts.
-    """
+def read_seeds(models: Sequence[str]) -> Seeds:
+    """Read the seeds of each model, with the collected runs that count: none without dvc.lock."""
     lock = declarations.read_yaml(str(LOCK))["stages"] if LOCK.is_file() else {}
-    found = seeds.sort(seeds.read(), lock, list(predictions))
-    for name, others in found.others.items():
+    return seeds.sort(seeds.read(), lock, models)
+
+
+def check_seeds(results: Results) -> None:
+    """Raise InputError if a collected run that counts is of other reviews than the last run."""
+    for name, others in results.seeds.others.items():
         for run in others:
             for split, right in run.right.items():
-                if len(right) != len(predictions[name][split]):
+                if len(right) != results.count(split):
                     raise InputError(
                         f"{seeds.PATH}: {name}, seed {run.seed}: {len(right)} {split} reviews, but "
-                        f"the predictions have {len(predictions[name][split])}; collect it again"
+                        f"the predictions have {results.count(split)}; collect it again"
                     )
-    return found
 
 
 def read_texts(path: Path) -> list[str]:
