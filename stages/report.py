@@ -3,7 +3,7 @@
     python -m stages.report
 
 reads    data/predictions, data/curves, data/raw, metrics/costs, metrics/download.json,
-         metrics/claims.json
+         metrics/claims.json, metrics/seeds.json, dvc.lock (params: report)
 writes   metrics/report.md; metrics/report/ with its pictures and the data of DVC's plots;
          metrics/report.html, the same report as one self-contained page
 """
@@ -27,7 +27,11 @@ MEASURED += ("samples_per_second", "peak_memory_mb", "size_bytes", "precision", 
 
 
 def load() -> "Results":
-    """Read everything that was measured. Raises InputError for a missing or invalid file."""
+    """Read everything that was measured, and the rule that decides.
+
+    Raises InputError for a missing or invalid file.
+    """
+    rule = params.load("report").report
     from stages.lib.core import predictions
     from stages.lib.report import inputs
     from stages.lib.scores import scoring
@@ -45,13 +49,15 @@ def load() -> "Results":
         curves={name: inputs.read_curves(CURVES / name) for name in models},
         claims=inputs.read_json(METRICS / "claims.json", "merge", "swap"),
         claims_costs=inputs.read_json(COSTS / "claims.json", "device", "fp32", "mixed"),
+        seeds=inputs.read_seeds(models),
+        rule=rule,
     )
     inputs.check_aligned(results.predictions, results.texts)
+    inputs.check_seeds(results)
     return results
 
 
 def main() -> None:
-    params.load()
     results = load()
     from stages.lib.report import drawing, markdown, overview, page, plots
 

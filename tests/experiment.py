@@ -1,6 +1,7 @@
 """Experiments with invented outcomes, written as the stages write them, for tests of the report."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.lib.models import registry
+from stages.lib.report import seeds
 
+ROOT = Path(__file__).parents[1]
 MODELS = registry.names()
 
 OFFICIAL = {
@@ -67,6 +70,8 @@ def write(
 
     `wrong` gives, for each model, a list of reviews, or a number for that many of the first ones.
     """
+    if not (path / "params.yaml").exists():
+        shutil.copy(ROOT / "params.yaml", path)
     texts = texts or [" ".join(["word"] * (1 + row % 30)) for row in range(count)]
     numbers = np.arange(count) % len(labels)
     names = np.array(labels, dtype=object)
@@ -88,6 +93,7 @@ def write(
         (provenance or OWN) | splits | {"duplicates_across_splits": across},
     )
     write_claims(path)
+    _json(path / "metrics/seeds.json", {"rows": []})
     for name in MODELS:
         rows = wrong.get(name, 0)
         rows = list(range(rows)) if isinstance(rows, int) else list(rows)
@@ -124,6 +130,45 @@ def write(
         if name != "svm":
             _curves(path / "data/curves" / name / "plots/metrics", epochs)
     return path
+
+
+def write_seeds(
+    path: Path, wrong: dict[str, Sequence[Sequence[int]]], count: int, **changes: object
+) -> None:
+    """Write dvc.lock, as after a run with seed 0, and a collection of other seeds from 1.
+
+    `wrong` gives, for each model, the wrong reviews of each of them, in validation and test.
+    `changes` are made to each row, such as `precision="bf16"`.
+    """
+    lock = {
+        name: {
+            "cmd": f"python -m stages.{name}",
+            "deps": [{"path": f"stages/{name}.py", "md5": "c0de"}],
+            "params": {"params.yaml": {"seed": 0, name: {"lr": 0.1}}},
+            "outs": [{"path": f"data/predictions/{name}.csv", "md5": "1"}],
+        }
+        for name in MODELS
+    }
+    # JSON is YAML.
+    _json(path / "dvc.lock", {"stages": lock})
+    runs = []
+    for name, of_seeds in wrong.items():
+        (fingerprint, _) = seeds.identify(lock, name)
+        for seed, rows in enumerate(of_seeds, start=1):
+            right = np.ones(count, bool)
+            right[list(rows)] = False
+            scores = {"accuracy": float(right.mean()), "f1": float(right.mean())}
+            row = {
+                "model": name,
+                "seed": seed,
+                "fingerprint": fingerprint,
+                "device": "cpu, 2 threads",
+                "precision": "fp32",
+                "scores": dict.fromkeys(seeds.SPLITS, scores),
+                "right": dict.fromkeys(seeds.SPLITS, right),
+            }
+            runs.append(seeds.Run(**row | changes))
+    _json(path / seeds.PATH, {"rows": [seeds.row(run) for run in runs]})
 
 
 def change(path: Path, file: str, **values) -> None:

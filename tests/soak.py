@@ -55,7 +55,7 @@ def forget(project: Project) -> None:
     for path in ("data", "metrics", "tmp", ".dvc/cache", ".dvc/tmp"):
         shutil.rmtree(project.path / path, ignore_errors=True)
     (project.path / "dvc.lock").unlink(missing_ok=True)
-    (project.path / "metrics").mkdir()
+    project.git("checkout", "--", "metrics/seeds.json")
 
 
 def run_and_kill(project: Project, kills: int, longest: float) -> tuple[int, str]:

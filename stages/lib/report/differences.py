@@ -1,7 +1,8 @@
 """The section "Are the differences real?": paired tests between all models."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from stages.lib.report import statistics
 from stages.lib.report.content import (
@@ -10,23 +11,22 @@ from stages.lib.report.content import (
     Table,
     Text,
     between,
+    listed,
     p_value,
     plural,
     points,
 )
 from stages.lib.report.inputs import Results
-from stages.lib.report.statistics import Pair
+from stages.lib.report.statistics import Difference, Pair
 
 ALPHA = 0.05
-# A model is as good as another when, by the 95% interval, its accuracy is at most this much lower.
-MARGIN = 0.03
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Comparison of a first model with a second; `p` is corrected for the number of comparisons."""
 
-    pair: Pair
+    pair: Difference
     p: float
 
     @property
@@ -34,11 +34,6 @@ class Comparison:
         if self.p >= ALPHA:
             return "cannot tell"
         return "better" if self.pair.difference > 0 else "worse"
-
-    @property
-    def as_good(self) -> bool:
-        """Whether the first model is not worse, and the interval excludes a loss above MARGIN."""
-        return self.verdict != "worse" and self.pair.interval.low >= -MARGIN
 
 
 Comparisons = dict[tuple[str, str], Comparison]
@@ -48,30 +43,34 @@ def turned(comparison: Comparison) -> Comparison:
     """Swap the two models: compare the second with the first."""
     pair = comparison.pair
     interval = statistics.Interval(-pair.interval.high, -pair.interval.low)
-    return Comparison(
-        Pair(pair.only_second, pair.only_first, pair.reviews, pair.p, interval), comparison.p
-    )
+    changes: dict[str, Any] = {"difference": -pair.difference, "interval": interval}
+    if isinstance(pair, Pair):
+        changes |= {"only_first": pair.only_second, "only_second": pair.only_first}
+    return Comparison(replace(pair, **changes), comparison.p)
 
 
-def compare(results: Results, split: str, pairs: list[tuple[str, str]]) -> Comparisons:
-    """Compare each pair on the split by McNemar's exact test, p corrected by Holm's method.
+def difference(results: Results, split: str, first: str, second: str) -> Difference:
+    """Compare two models on a split: by McNemar's exact test if every model has one seed, otherwise
+    by the bootstrap draws of seeds and reviews."""
+    if not results.several_seeds:
+        return statistics.compare(results.right(first, split), results.right(second, split))
+    draws = results.draws[split]
+    observed = results.accuracy(first, split) - results.accuracy(second, split)
+    return statistics.difference(draws[first], draws[second], observed)
+
+
+def of_all(results: Results) -> Comparisons:
+    """Compare all pairs of models on the test split, p corrected by Holm's method.
 
     The result has each pair in both orders.
     """
-    found = [
-        statistics.compare(results.right(first, split), results.right(second, split))
-        for first, second in pairs
-    ]
+    pairs = list(combinations(results.models, 2))
+    found = [difference(results, "test", *pair) for pair in pairs]
     corrected = statistics.holm([pair.p for pair in found])
     compared = {
         names: Comparison(pair, p) for names, pair, p in zip(pairs, found, corrected, strict=True)
     }
     return compared | {(b, a): turned(comparison) for (a, b), comparison in compared.items()}
-
-
-def of_all(results: Results) -> Comparisons:
-    """Compare all pairs of models on the test split."""
-    return compare(results, "test", list(combinations(results.models, 2)))
 
 
 def section(results: Results, comparisons: Comparisons) -> Section:
@@ -84,18 +83,41 @@ def section(results: Results, comparisons: Comparisons) -> Section:
         [
             Text(_finding(results, comparisons, pairs), "answer"),
             _matrix(ranked, comparisons),
-            Text(
-                "Each pair is compared by McNemar's exact test on the same test reviews. It asks "
-                "whether the reviews that only one of the two models gets right could be divided "
-                "so unevenly between them by chance. The p-values are corrected for "
-                f"{plural(len(pairs), 'comparison')} by Holm's method; the significance level is "
-                f"{ALPHA:.0%}. “Cannot tell” does not mean that two models are equal: the "
-                "intervals below show how far apart they may be. Variation between seeds is not "
-                "included."
-            ),
+            Text(f"{_method(results)} {_correction(results, len(pairs))}"),
             _counts(pairs, comparisons),
         ],
     )
+
+
+def _method(results: Results) -> str:
+    if not results.several_seeds:
+        return (
+            "Each pair is compared by McNemar's exact test on the same test reviews. It asks "
+            "whether the reviews that only one of the two models gets right could be divided so "
+            "unevenly between them by chance."
+        )
+    return (
+        "Each pair is compared by a hierarchical bootstrap, as Dror et al. (ACL 2018) recommend "
+        "for reviews and Bouthillier et al. (MLSys 2021) for seeds. Each of "
+        f"{statistics.DRAWS:,} draws takes test reviews with replacement, the same for both "
+        "models, and seeds of each model with replacement, one fewer than there are, because few "
+        "seeds would otherwise look too much alike (Rao and Wu, 1988). The p-value is twice the "
+        "share of draws in which the order of the two models is the other way round."
+    )
+
+
+def _correction(results: Results, count: int) -> str:
+    said = (
+        f"The p-values are corrected for {plural(count, 'comparison')} by Holm's method; the "
+        f"significance level is {ALPHA:.0%}. “Cannot tell” does not mean that two models are "
+        "equal: the intervals below show how far apart they may be."
+    )
+    single = [name for name in results.models if not results.seeds.others[name]]
+    if not results.several_seeds:
+        return f"{said} Variation between seeds is not included."
+    if single:
+        return f"{said} The variation between seeds of {listed(single)} is not included."
+    return said
 
 
 def _finding(results: Results, comparisons: Comparisons, pairs: list[tuple[str, str]]) -> str:
@@ -140,27 +162,33 @@ def _matrix(ranked: list[str], comparisons: Comparisons) -> Table:
 
 def _counts(pairs: list[tuple[str, str]], comparisons: Comparisons) -> Table:
     rows: list[list[Cell | str]] = []
+    counted = True
     for first, second in pairs:
         found = comparisons[first, second]
         pair = found.pair
-        rows.append(
-            [
-                f"{first}, {second}",
-                f"{pair.only_first:,}",
-                f"{pair.only_second:,}",
-                Cell(
-                    points(pair.difference),
-                    between(pair.interval.low, pair.interval.high),
-                ),
-                p_value(pair.p).removeprefix("p = ").removeprefix("p "),
-                p_value(found.p).removeprefix("p = ").removeprefix("p "),
-            ]
+        row: list[Cell | str] = [f"{first}, {second}"]
+        if counted := isinstance(pair, Pair):
+            row += [f"{pair.only_first:,}", f"{pair.only_second:,}"]
+        row.append(Cell(points(pair.difference), between(pair.interval.low, pair.interval.high)))
+        row += [p_value(p).removeprefix("p = ").removeprefix("p ") for p in (pair.p, found.p)]
+        rows.append(row)
+    of_one_seed = ["only first right", "only second right"] if counted else []
+    what, method = (
+        (
+            "The counts behind the tests: reviews that only one of the two models gets right; the "
+            "difference in accuracy",
+            "Agresti and Min's, for paired data",
         )
+        if counted
+        else (
+            "The figures behind the verdicts: the difference in mean accuracy",
+            "percentiles of the draws, so it covers reviews and seeds",
+        )
+    )
     return Table(
         "pairs",
-        "The counts behind the tests: reviews that only one of the two models gets right; the "
-        "difference in accuracy in percentage points with its 95% interval (Agresti and Min's, for "
-        "paired data); p uncorrected and corrected.",
-        ["pair", "only first right", "only second right", "difference", "p", "p (Holm)"],
+        f"{what} in percentage points with its 95% interval ({method}); p uncorrected and "
+        "corrected.",
+        ["pair", *of_one_seed, "difference", "p", "p (Holm)"],
         rows,
     )

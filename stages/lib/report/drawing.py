@@ -57,6 +57,12 @@ def point(ax: Axes, ink: Ink, number: int, x: float, y: float, interval: Interva
     ax.errorbar([x], [y], yerr=[[below], [above]], markersize=6, elinewidth=1, **look)
 
 
+def points(ax: Axes, ink: Ink, number: int, x: list[float], y: list[float]) -> None:
+    """Draw single measurements, hollow."""
+    look = style(number, ink) | {"linestyle": "none", "markerfacecolor": "none"}
+    ax.plot(x, y, markersize=4, **look)
+
+
 def line(ax: Axes, ink: Ink, number: int, x: list[float], y: list[float]) -> None:
     """Draw a series; with 12 points or fewer, each has a marker."""
     look = style(number, ink) | ({} if len(x) <= 12 else {"marker": None})

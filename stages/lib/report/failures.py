@@ -177,7 +177,7 @@ def _calibration(results: Results, chosen: str) -> list[Block]:
     rows = []
     for name in results.models:
         score = float(results.predictions[name]["test"]["score"].mean())
-        accuracy = results.accuracy(name, "test")
+        accuracy = float(results.right(name, "test").mean())
         rows.append(
             [
                 name,

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,14 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
+from stages.lib.report import seeds, statistics
+from stages.lib.report.seeds import Seeds
+from stages.lib.report.statistics import Interval
+from stages.lib.schema.params import Report
 
+LOCK = Path("dvc.lock")
 CURVES = ("train/loss", "validation/loss", "validation/accuracy")
 OFFICIAL_DATASET = "cornell-movie-review-data/rotten_tomatoes"
 OFFICIAL_BACKBONE = "distilbert/distilbert-base-uncased"
@@ -20,7 +27,8 @@ OFFICIAL_REVIEWS = {"train": 8530, "validation": 1066, "test": 1066}
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was measured; the dictionaries are by model unless noted otherwise."""
+    """Everything that was measured, and the rule that decides; the dictionaries are by model unless
+    noted otherwise. Predictions, curves and costs are of the last run, `seeds` has the others."""
 
     models: Sequence[str]
     labels: Sequence[str]
@@ -32,14 +40,53 @@ class Results:
     curves: dict[str, dict[str, pd.DataFrame]]  # by model and name in CURVES: columns step, value
     claims: dict[str, Any]
     claims_costs: dict[str, Any]
+    seeds: Seeds
+    rule: Report
 
     def right(self, model: str, split: str) -> np.ndarray:
-        """Return which reviews of the split the model gets right: bool [reviews]."""
+        """Return which reviews of the split the model's last run gets right: bool [reviews]."""
         table = self.predictions[model][split]
         return (table["label"] == table["prediction"]).to_numpy()
 
+    def runs(self, model: str, split: str) -> np.ndarray:
+        """Return the same for the last run and for each other seed: bool [seeds, reviews]."""
+        others = [run.right[split] for run in self.seeds.others[model]]
+        return np.stack([self.right(model, split), *others])
+
+    def by_seed(self, model: str, split: str, score: str) -> list[float]:
+        """Return a score of the last run and of each other seed."""
+        others = [run.scores[split][score] for run in self.seeds.others[model]]
+        return [self.scores[model][split][score], *others]
+
     def accuracy(self, model: str, split: str) -> float:
-        return float(self.right(model, split).mean())
+        """Return the accuracy, the mean over seeds."""
+        return float(self.runs(model, split).mean())
+
+    @cached_property
+    def draws(self) -> dict[str, dict[str, np.ndarray]]:
+        """Accuracies in bootstrap draws of seeds and reviews, by split and model: float [draws]."""
+        return {
+            split: dict(
+                zip(
+                    self.models,
+                    statistics.draw_accuracies([self.runs(name, split) for name in self.models]).T,
+                    strict=True,
+                )
+            )
+            for split in seeds.SPLITS
+        }
+
+    def interval(self, model: str, split: str) -> Interval:
+        """Return the 95% interval of accuracy: Wilson's for one seed, of the draws for several."""
+        if self.seeds.others[model]:
+            return statistics.percentiles(self.draws[split][model])
+        right = self.right(model, split)
+        return statistics.wilson(int(right.sum()), len(right))
+
+    @property
+    def several_seeds(self) -> bool:
+        """Whether any model has more than one."""
+        return any(self.seeds.others.values())
 
     def count(self, split: str) -> int:
         return len(self.predictions[self.models[0]][split])
@@ -105,6 +152,24 @@ def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequen
                 f"predictions of {name}: {len(tables['test'])} test reviews, but data/raw has "
                 f"{len(texts)}; run its stage again"
             )
+
+
+def read_seeds(models: Sequence[str]) -> Seeds:
+    """Read the seeds of each model, with the collected runs that count: none without dvc.lock."""
+    lock = declarations.read_yaml(str(LOCK))["stages"] if LOCK.is_file() else {}
+    return seeds.sort(seeds.read(), lock, models)
+
+
+def check_seeds(results: Results) -> None:
+    """Raise InputError if a collected run that counts is of other reviews than the last run."""
+    for name, others in results.seeds.others.items():
+        for run in others:
+            for split, right in run.right.items():
+                if len(right) != results.count(split):
+                    raise InputError(
+                        f"{seeds.PATH}: {name}, seed {run.seed}: {len(right)} {split} reviews, but "
+                        f"the predictions have {results.count(split)}; collect it again"
+                    )
 
 
 def read_texts(path: Path) -> list[str]:

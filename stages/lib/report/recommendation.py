@@ -7,11 +7,14 @@ run.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
-from stages.lib.report import drawing, statistics
+from stages.lib.report import drawing, spread, statistics
 from stages.lib.report.content import (
     Block,
     Cell,
@@ -25,15 +28,15 @@ from stages.lib.report.content import (
     escape,
     listed,
     megabytes,
-    p_value,
     plural,
     points,
     seconds,
     size,
     span,
 )
-from stages.lib.report.differences import MARGIN, Comparison, compare
 from stages.lib.report.inputs import Results
+from stages.lib.report.statistics import Difference
+from stages.lib.schema.params import Report
 
 # Figures of the experiment that this pipeline repeats (distilbert-base-uncased, official splits):
 # validation accuracy, validation F1 and test accuracy; empty where none was published.
@@ -48,43 +51,74 @@ PUBLISHED = {
 
 @dataclass(frozen=True)
 class Choice:
-    """The outcome of `choose`.
+    """The outcome of `decide`, from the cheapest model to the most expensive one.
 
-    `ties` are the other models with the same validation accuracy as `best`; `against_best` compares
-    every other model with `best` on the validation split.
+    `best` has the highest validation accuracy, and so have its `ties`. `picked` is the share of
+    draws in which the rule picks each candidate. `contenders` are the candidates picked most often,
+    as few as make up the required share.
     """
 
     best: str
     ties: list[str]
-    recommended: str
-    against_best: dict[str, Comparison]
+    picked: dict[str, float]
+    contenders: list[str]
+
+    @property
+    def recommended(self) -> str:
+        """The model picked most often."""
+        return max(self.picked, key=lambda name: self.picked[name])
+
+    @property
+    def statement(self) -> str:
+        """The answer in one sentence."""
+        if len(self.contenders) == 1:
+            return f"Use {self.recommended}."
+        return f"{listed(self.contenders)} cannot be told apart."
+
+
+def decide(
+    accuracies: dict[str, float],
+    draws: dict[str, np.ndarray],
+    costs: dict[str, int],
+    rule: Report,
+) -> Choice:
+    """Apply the rule to bootstrap draws (float [draws]) of the models' accuracies.
+
+    The rule picks the cheapest candidate that is at most `rule.margin` less accurate than the best
+    one. Candidates are the most accurate model of each cost, as nothing speaks for another. Applied
+    to the accuracies alone, the rule would turn with one review more or less: in the draws, a model
+    close to the margin is picked in some and not in others.
+    """
+    by_cost = sorted(accuracies, key=lambda name: (costs[name], -accuracies[name]))
+    candidates = [next(group) for _, group in groupby(by_cost, key=lambda name: costs[name])]
+    drawn = np.stack([draws[name] for name in candidates], axis=1)
+    # Rounding must not decide on a model that is exactly at the margin.
+    close_enough = drawn >= drawn.max(1, keepdims=True) - rule.margin - 1e-9
+    shares = np.bincount(close_enough.argmax(1), minlength=len(candidates)) / len(drawn)
+    picked = dict(zip(candidates, shares.tolist(), strict=True))
+    contenders: list[str] = []
+    for name in sorted(candidates, key=lambda name: -picked[name]):
+        contenders.append(name)
+        if sum(picked[one] for one in contenders) >= rule.share:
+            break
+    top = max(accuracies.values())
+    best, *ties = [name for name in by_cost if accuracies[name] == top]
+    return Choice(best, ties, picked, sorted(contenders, key=candidates.index))
 
 
 def choose(results: Results) -> Choice:
-    """Find the best model on validation, and the cheapest model that is as good.
-
-    As good means not significantly worse (McNemar, Holm), with a 95% interval of the difference
-    that excludes a loss above MARGIN. With few reviews no other model meets this, so a model is not
-    recommended for being cheap when there are too little data to tell it from the best.
-    """
-
-    def cost(name: str) -> tuple[int, float]:
-        return results.costs[name]["trainable_parameters"], -results.accuracy(name, "validation")
-
-    top = max(results.accuracy(name, "validation") for name in results.models)
-    first = [name for name in results.models if results.accuracy(name, "validation") == top]
-    best = min(first, key=cost)
-    others = [name for name in results.models if name != best]
-    compared = compare(results, "validation", [(name, best) for name in others])
-    against_best = {name: compared[name, best] for name in others}
-    as_good = [name for name in others if against_best[name].as_good]
-    recommended = min([best, *as_good], key=cost)
-    return Choice(best, [name for name in first if name != best], recommended, against_best)
+    """Decide on the validation split."""
+    return decide(
+        {name: results.accuracy(name, "validation") for name in results.models},
+        results.draws["validation"],
+        {name: _cost(results, name) for name in results.models},
+        results.rule,
+    )
 
 
 def section(results: Results, choice: Choice) -> Section:
-    """Build the section: the answer, its picture, and the table of scores and costs."""
-    said, rule = answer(results, choice)
+    """Build the section: the answer, its picture, and the tables of scores and of the decision."""
+    said, *reasons = answer(results, choice)
     return Section(
         "choice",
         "Which adaptation should I use?",
@@ -92,109 +126,191 @@ def section(results: Results, choice: Choice) -> Section:
             said,
             _figure(results, choice),
             _table(results),
-            rule,
             Text(_how_to_read(results)),
+            *reasons,
+            _picks(results, choice),
+            *spread.strips(results),
         ],
     )
 
 
 def answer(results: Results, choice: Choice) -> list[Block]:
-    """State the recommendation, what it saves, what to expect of it, and the rule behind it."""
-    name, best = choice.recommended, choice.best
-    sentences = [f"**Use {name}.**"]
-    if choice.ties:
-        tied = listed([*choice.ties, best])
-        sentences.append(
-            f"On validation, {tied} have the same accuracy, {_validation(results, best)}; the one "
-            "with the fewest trainable parameters counts as the best."
+    """State the recommendation and its reason, what to expect on test, the rule, and the seeds."""
+    reason = _one(results, choice) if len(choice.contenders) == 1 else _several(results, choice)
+    said = f"**{choice.statement}** {reason} {_expected(results, choice)}"
+    return [Text(said, "answer"), Text(_rule(results)), Text(spread.sentence(results))]
+
+
+def _one(results: Results, choice: Choice) -> str:
+    """Say why one model is recommended."""
+    name, best, ties = choice.recommended, choice.best, choice.ties
+    top = f"{_validation(results, best)}"
+    picked = f"The rule below picks {name} in {_share(choice.picked[name])} of the draws."
+    if name != best:
+        have = f"{listed([best, *ties])} have" if ties else f"{best} has"
+        return (
+            f"{have} the highest validation accuracy ({top}), but {name} "
+            f"({_validation(results, name)}) comes close enough: "
+            f"{_difference(results, name, best)}. {name} {_saves(results, name, best)}. {picked}"
         )
-    if name == best:
-        sentences.append(_best_is_best(results, choice))
+    if not ties:
+        said = f"It has the highest validation accuracy ({top})"
+    elif _cost(results, ties[0]) == _cost(results, best):
+        said = f"On validation, {listed([best, *ties])} have the same accuracy ({top})"
     else:
-        found = choice.against_best[name]
-        sentences.append(
-            f"On validation, {best} has the highest accuracy ({_validation(results, best)}), but "
-            f"{name} ({_validation(results, name)}) cannot be told apart from it: "
-            f"{_difference(found)}, {p_value(found.p)}. {_saves(results, name, best)}"
+        said = (
+            f"On validation, {listed([best, *ties])} have the same accuracy ({top}), and of these "
+            f"{best} trains the fewest parameters"
         )
-    interval = _wilson(results, name, "test")
-    sentences.append(
-        f"On the test split, which played no part in the choice, the accuracy of {name} is "
-        f"{results.accuracy(name, 'test'):.3f} "
-        f"(95% interval {interval.low:.3f} to {interval.high:.3f})."
-    )
-    return [Text(" ".join(sentences), "answer"), Text(_rule(results, choice))]
-
-
-def _rule(results: Results, choice: Choice) -> str:
-    unclear = [
-        name
-        for name, found in choice.against_best.items()
-        if found.verdict == "cannot tell" and not found.as_good
-    ]
-    rule = (
-        "The rule is to recommend, of the models that are as good as the best on validation, the "
-        "one with the fewest trainable parameters. “As good” means not significantly worse "
-        "(McNemar's test, Holm's correction) and, by the 95% interval of the difference, at most "
-        f"{100 * MARGIN:.0f} percentage points behind."
-    )
-    if unclear:
-        rule += (
-            f" {plural(results.count('validation'), 'validation review')} are too few to tell "
-            f"whether {listed(unclear, 'or')} is as good."
-        )
-    return rule
-
-
-def _best_is_best(results: Results, choice: Choice) -> str:
-    def parameters(name: str) -> int:
-        return results.costs[name]["trainable_parameters"]
-
-    best = choice.best
-    said = (
-        ""
-        if choice.ties
-        else f"It has the highest validation accuracy ({_validation(results, best)})"
-    )
-    cheaper = [name for name in choice.against_best if parameters(name) < parameters(best)]
+    cheaper = [one for one in results.models if _cost(results, one) < _cost(results, best)]
     if not cheaper:
-        return f"{said}, and no model has fewer trainable parameters." if said else ""
-    closest = max(cheaper, key=lambda name: results.accuracy(name, "validation"))
-    found = choice.against_best[closest]
-    rest = (
-        "no model with fewer trainable parameters is as good: the closest, "
-        f"{closest} ({_validation(results, closest)}), is "
-        f"{'worse' if found.verdict == 'worse' else 'not shown to be as good'} "
-        f"({_difference(found)}, {p_value(found.p)})."
-    )
-    return f"{said}, and {rest}" if said else rest[0].upper() + rest[1:]
-
-
-def _difference(found: Comparison) -> str:
-    interval = found.pair.interval
+        return f"{said}. No model trains fewer parameters. {picked}"
+    closest = max(cheaper, key=lambda one: results.accuracy(one, "validation"))
     return (
-        f"{points(found.pair.difference)} points, 95% interval "
-        f"{between(interval.low, interval.high)}"
+        f"{said}. The best model that trains fewer parameters, {closest} "
+        f"({_validation(results, closest)}), does not come close enough: "
+        f"{_difference(results, closest, best)}. {picked}"
     )
 
 
-def _saves(results: Results, name: str, best: str) -> str:
-    mine, its = results.costs[name], results.costs[best]
+def _several(results: Results, choice: Choice) -> str:
+    """Say that there is no single answer, and give the choice that a reader can make."""
+    names = choice.contenders
+    shares = [
+        f"{name} in {_share(choice.picked[name])}"
+        for name in sorted(names, key=lambda name: -choice.picked[name])
+    ]
+    said = (
+        f"On {plural(results.count('validation'), 'validation review')}, the rule below picks "
+        f"{listed(shares)} of the draws."
+    )
+    cheap = names[0]
+    good = max(names, key=lambda name: results.accuracy(name, "validation"))
+    if cheap == good:
+        better = max(
+            _expected_difference(results, name, cheap).interval.high
+            for name in names
+            if name != cheap
+        )
+        return (
+            f"{said} {cheap} trains the fewest parameters of them and has the highest validation "
+            f"accuracy ({_validation(results, cheap)}). Take it unless accuracy counts far more "
+            "than cost: these reviews cannot exclude that another one of them is up to "
+            f"{100 * better:.1f} points better on new reviews."
+        )
     return (
-        f"It trains {mine['trainable_parameters']:,} parameters instead of "
+        f"{said} Take {cheap} where cost counts more than the accuracy that it may lose: compared "
+        f"with {good}, {_difference(results, cheap, good)}, but it {_saves(results, cheap, good)}. "
+        f"Take {good}, the most accurate of them on validation ({_validation(results, good)}), "
+        "where accuracy counts more than cost."
+    )
+
+
+def _expected(results: Results, choice: Choice) -> str:
+    """State the test accuracy of the contenders, or of two when there are more."""
+    names = choice.contenders
+    if len(names) > 2:
+        good = max(names, key=lambda name: results.accuracy(name, "validation"))
+        names = [names[0], good] if good != names[0] else [good, choice.recommended]
+    names = list(dict.fromkeys(names))
+
+    def shown(name: str) -> str:
+        interval = results.interval(name, "test")
+        return (
+            f"{results.accuracy(name, 'test'):.3f} "
+            f"(95% interval {interval.low:.3f} to {interval.high:.3f})"
+        )
+
+    mean_of = "mean accuracy" if results.seeds.others[names[0]] else "accuracy"
+    said = (
+        "On the test split, which played no part in the choice, the "
+        f"{mean_of} of {names[0]} is {shown(names[0])}"
+    )
+    for name in names[1:]:
+        said += f" and that of {name} is {shown(name)}"
+    return f"{said}."
+
+
+def _rule(results: Results) -> str:
+    margin, share = 100 * results.rule.margin, f"{100 * results.rule.share:g}%"
+    resampled = "the validation reviews"
+    if results.several_seeds:
+        resampled += " and of the seeds (a hierarchical bootstrap; see the section on differences)"
+    return (
+        "The rule is to take, of the models whose validation accuracy is at most "
+        f"{margin:g} percentage {'point' if margin == 1 else 'points'} below that of the best, "
+        "the one with the fewest trainable parameters; of models with equally many, only the most "
+        "accurate is considered. Which model this is may depend on a few reviews, so the rule is "
+        f"applied to {statistics.DRAWS:,} bootstrap draws of {resampled}. If it picks one model in "
+        f"at least {share} of the draws, that model is recommended. If not, the models picked most "
+        f"often, as few as make up {share}, cannot be told apart. Both figures are parameters, "
+        "`report.margin` and `report.share`."
+    )
+
+
+def _cost(results: Results, name: str) -> int:
+    return results.costs[name]["trainable_parameters"]
+
+
+def _expected_difference(results: Results, first: str, second: str) -> Difference:
+    """Compare two models on new reviews, by the draws that decide."""
+    draws = results.draws["validation"]
+    observed = results.accuracy(first, "validation") - results.accuracy(second, "validation")
+    return statistics.difference(draws[first], draws[second], observed)
+
+
+def _difference(results: Results, first: str, second: str) -> str:
+    found = _expected_difference(results, first, second)
+    return (
+        f"the expected difference on new reviews is {points(found.difference)} points (95% "
+        f"interval {between(found.interval.low, found.interval.high)})"
+    )
+
+
+def _saves(results: Results, name: str, other: str) -> str:
+    mine, its = results.costs[name], results.costs[other]
+    return (
+        f"trains {mine['trainable_parameters']:,} parameters instead of "
         f"{its['trainable_parameters']:,}, took {seconds(mine['seconds'])} to train instead of "
         f"{seconds(its['seconds'])}, and takes {size(mine['size_bytes'])} on disk instead of "
-        f"{size(its['size_bytes'])}."
+        f"{size(its['size_bytes'])}"
     )
+
+
+def _share(share: float) -> str:
+    """Format a share of the draws; only all and none are 100% and 0%."""
+    if 0 < share < 0.001:
+        return "< 0.1%"
+    if 0.999 < share < 1:
+        return "> 99.9%"
+    return f"{100 * share:.3g}%"
 
 
 def _validation(results: Results, name: str) -> str:
     return f"{results.accuracy(name, 'validation'):.3f}"
 
 
-def _wilson(results: Results, name: str, split: str) -> statistics.Interval:
-    right = results.right(name, split)
-    return statistics.wilson(int(right.sum()), len(right))
+def _picks(results: Results, choice: Choice) -> Table:
+    rows: list[list[Cell | str]] = []
+    models = sorted(
+        results.models, key=lambda name: (_cost(results, name), name not in choice.picked)
+    )
+    for name in models:
+        against: Cell | str = Cell("\N{EN DASH}")
+        if name != choice.best:
+            found = _expected_difference(results, name, choice.best)
+            interval = found.interval
+            against = Cell(points(found.difference), between(interval.low, interval.high))
+        picked = _share(choice.picked[name]) if name in choice.picked else "not considered"
+        rows.append([name, f"{_cost(results, name):,}", against, picked])
+    return Table(
+        "picks",
+        "The decision, from the cheapest model to the most expensive one: the expected difference "
+        f"in accuracy from {choice.best} on new reviews, in percentage points with its 95% "
+        "interval, and the share of draws in which the rule picks the model.",
+        ["model", "trainable parameters", f"difference from {choice.best}", "picked in"],
+        rows,
+    )
 
 
 def _table(results: Results) -> Table:
@@ -210,27 +326,35 @@ def _table(results: Results) -> Table:
         if results.published_dataset:
             row += PUBLISHED.get(name, ("", "", ""))
         rows.append(row + _costs(results.costs[name]))
+    deviations = (
+        ", their standard deviation over seeds, 95%" if results.several_seeds else " with 95%"
+    )
     return Table(
         "scores",
-        "Scores with 95% intervals, and costs.",
+        f"Scores{deviations} intervals, and costs.",
         columns,
         rows,
     )
 
 
+def _score(results: Results, name: str, split: str, score: str) -> str:
+    """Format a score, with several seeds as mean and standard deviation (n - 1)."""
+    values = results.by_seed(name, split, score)
+    return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+
+
 def _accuracy(results: Results, name: str, split: str) -> Cell:
-    shown = results.scores[name][split]["accuracy"]
-    return _with_interval(shown, _wilson(results, name, split))
+    interval = results.interval(name, split)
+    return Cell(_score(results, name, split, "accuracy"), span(interval.low, interval.high))
 
 
 def _f1(results: Results, name: str, split: str) -> Cell:
+    shown = _score(results, name, split, "f1")
+    if results.seeds.others[name]:
+        return Cell(shown)
     table = results.predictions[name][split]
     interval = statistics.bootstrap_f1(table["label"], table["prediction"], results.labels)
-    return _with_interval(results.scores[name][split]["f1"], interval)
-
-
-def _with_interval(value: float, interval: statistics.Interval) -> Cell:
-    return Cell(f"{value:.3f}", span(interval.low, interval.high))
+    return Cell(shown, span(interval.low, interval.high))
 
 
 def _costs(cost: dict[str, Any]) -> list[Cell | str]:
@@ -248,11 +372,20 @@ def _how_to_read(results: Results) -> str:
     else:
         f1 = f"F1 is the mean over the {len(results.labels)} labels (macro)"
     machine = results.costs["finetune-full"]
+    if results.several_seeds:
+        intervals = (
+            "The number after ± is the standard deviation over seeds (n - 1). The 95% intervals "
+            "are in small print or brackets: percentiles of the bootstrap draws for a mean over "
+            "seeds, which cover reviews and seeds, and Wilson's for the accuracy of one seed."
+        )
+    else:
+        intervals = (
+            "The 95% intervals are in small print or brackets: Wilson's for accuracy, the "
+            f"percentile bootstrap for F1 ({statistics.RESAMPLES:,} resamples of the reviews). "
+            "They reflect the sampling of reviews, not the variation between seeds."
+        )
     return (
-        "The 95% intervals are in small print or brackets: Wilson's for accuracy, the percentile "
-        f"bootstrap for F1 ({statistics.RESAMPLES:,} resamples of the reviews, seed 0). They "
-        f"reflect the sampling of reviews, not the variation between seeds. {f1}. Training time "
-        "includes the "
+        f"{intervals} {f1}. Training time includes the "
         "evaluations (for the SVM, all values of C). Peak memory is that of the process (on a GPU, "
         "that of the GPU). Size on disk is what was saved; for LoRA that is the adapter and the "
         "head, which also need the backbone. The SVM and the head train on cached [CLS] vectors, "
@@ -265,7 +398,10 @@ def _figure(results: Results, choice: Choice) -> Figure:
     def panel(title: str, axis: str, cost: Callable[[dict[str, Any]], float]) -> Panel:
         def draw(ax: Axes, ink: Ink) -> None:
             for number, name in enumerate(results.models):
-                accuracy, interval = results.accuracy(name, "test"), _wilson(results, name, "test")
+                accuracy, interval = (
+                    results.accuracy(name, "test"),
+                    results.interval(name, "test"),
+                )
                 drawing.point(ax, ink, number, cost(results.costs[name]), accuracy, interval)
             ax.set_xscale("log")
             ax.set_xlabel(axis)
@@ -279,7 +415,7 @@ def _figure(results: Results, choice: Choice) -> Figure:
     finding = (
         f"Test accuracy against cost, on logarithmic scales. {cheapest} trains the fewest "
         f"parameters ({least['trainable_parameters']:,}) and scores "
-        f"{results.accuracy(cheapest, 'test'):.3f}; {name}, the recommended model, trains "
+        f"{results.accuracy(cheapest, 'test'):.3f}; {name}, the model picked most often, trains "
         f"{most['trainable_parameters']:,} and scores {results.accuracy(name, 'test'):.3f}."
     )
     return Figure(

@@ -11,6 +11,8 @@ from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.95
 RESAMPLES = 2000
+DRAWS = 10_000
+GROUPS = 2_000
 BINS = 10
 
 Z = 1.959963984540054  # the normal quantile of a two-sided interval at LEVEL
@@ -23,22 +25,21 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two models on the same reviews.
+class Difference:
+    """The accuracy of a first model minus that of a second, on the same reviews, with its 95%
+    interval, and the p-value of no difference."""
 
-    `only_first` and `only_second` count the reviews that only that model gets right; `difference`
-    is the first model's accuracy minus the second's, and `interval` its 95% interval.
-    """
+    difference: float
+    interval: Interval
+    p: float
+
+
+@dataclass(frozen=True)
+class Pair(Difference):
+    """A difference between two single runs, and the reviews that only one of them gets right."""
 
     only_first: int
     only_second: int
-    reviews: int
-    p: float
-    interval: Interval
-
-    @property
-    def difference(self) -> float:
-        return (self.only_first - self.only_second) / self.reviews
 
 
 def wilson(right: int, count: int) -> Interval:
@@ -85,10 +86,7 @@ def bootstrap_f1(
     counts = confusion_matrix(true, predicted, labels)
     random = np.random.default_rng(seed)
     drawn = random.multinomial(counts.sum(), counts.ravel() / counts.sum(), size=RESAMPLES)
-    values = f1(drawn.reshape(RESAMPLES, *counts.shape))
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high))
+    return percentiles(f1(drawn.reshape(RESAMPLES, *counts.shape)))
 
 
 def compare(first: np.ndarray, second: np.ndarray) -> Pair:
@@ -103,7 +101,72 @@ def compare(first: np.ndarray, second: np.ndarray) -> Pair:
     b, c, n = only_first + 0.5, only_second + 0.5, len(first) + 2
     centre, spread = (b - c) / n, Z * np.sqrt(b + c - (b - c) ** 2 / n) / n
     interval = Interval(float(max(-1, centre - spread)), float(min(1, centre + spread)))
-    return Pair(only_first, only_second, len(first), min(p, 1.0), interval)
+    return Pair(
+        difference=(only_first - only_second) / len(first),
+        interval=interval,
+        p=min(p, 1.0),
+        only_first=only_first,
+        only_second=only_second,
+    )
+
+
+def draw_accuracies(runs: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
+    """Draw the accuracies of models by a hierarchical bootstrap: float [DRAWS, models].
+
+    `runs` has, for each model, which of the same reviews each of its seeds gets right: bool
+    [seeds, reviews]. Each draw resamples the reviews, the same for all models, and the seeds of
+    each model, one fewer than there are: as many would understate the spread between few seeds (Rao
+    and Wu, 1988). One seed is kept as it is.
+
+    As in the interval of `compare`, half a review is added to the reviews that only one model of a
+    pair gets right, so that few reviews on which models agree do not pass for certainty. More than
+    GROUPS reviews are resampled in as many random groups, which has the same spread.
+    """
+    random = np.random.default_rng(seed)
+    models, count = len(runs), runs[0].shape[1]
+    owner = np.repeat(np.arange(models), [len(of_model) for of_model in runs])
+    groups = min(count, GROUPS)
+    starts = np.arange(groups) * count // groups
+    right = np.concatenate(runs)[:, random.permutation(count)]
+    # Beside the groups, a quarter of a review that a model alone gets right, and one that it alone
+    # gets wrong: for a pair, that is half a review each way.
+    alone = owner[:, None] == np.arange(models)
+    sums = np.hstack([np.add.reduceat(right, starts, axis=1, dtype=float), alone, ~alone])
+    sizes = np.append(np.diff(starts, append=count), np.ones(2 * models))
+    tickets = np.append(np.repeat(np.arange(groups), 4), groups + np.arange(2 * models))
+
+    drawn = []
+    block = 500  # draws at a time, so that memory does not grow with their number
+    rows = np.arange(block)[:, None] * len(sizes)
+    for _ in range(DRAWS // block):
+        cells = tickets[random.integers(len(tickets), size=(block, groups))] + rows
+        weights = np.bincount(cells.ravel(), minlength=block * len(sizes)).reshape(block, -1)
+        accuracies = (weights @ sums.T) / (weights @ sizes)[:, None]
+        by_model = []
+        for number, of_model in enumerate(runs):
+            mine, seeds = accuracies[:, owner == number], len(of_model)
+            chosen = random.multinomial(max(1, seeds - 1), np.full(seeds, 1 / seeds), size=block)
+            by_model.append((mine * chosen).sum(1) / chosen.sum(1))
+        drawn.append(np.stack(by_model, axis=1))
+    return np.concatenate(drawn)
+
+
+def percentiles(values: np.ndarray) -> Interval:
+    """Return the percentile interval of bootstrap draws."""
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return Interval(float(low), float(high))
+
+
+def difference(first: np.ndarray, second: np.ndarray, observed: float) -> Difference:
+    """Compare two models by their draws (float [draws]); `observed` is the difference in the data.
+
+    p is twice the smaller share of draws on either side of zero, where zero counts as both.
+    """
+    drawn = first - second
+    below, above = int((drawn <= 0).sum()), int((drawn >= 0).sum())
+    p = 2 * (min(below, above) + 1) / (len(drawn) + 1)
+    return Difference(observed, percentiles(drawn), min(p, 1.0))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -109,6 +109,13 @@ class LoraVariant(Lora):
     variant: Literal["lora", "dora", "rslora", "pissa"]
 
 
+class Report(Section):
+    """The rule with which the report recommends a model."""
+
+    margin: Share
+    share: Annotated[float, Field(gt=0.5, lt=1)]
+
+
 class Params(BaseModel):
     """The content of params.yaml. Each section has the name of its stage or model."""
 
@@ -130,6 +137,7 @@ class Params(BaseModel):
     lora_2e_5: Lora
     lora_2e_4: Lora
     lora: LoraVariant
+    report: Report
 
 
 def load(*sections: str) -> Params:

@@ -1,13 +1,18 @@
 """Each statement of the report follows from the numbers: other numbers give another statement."""
 
+import dataclasses
+import json
+import re
+
 import experiment
 import pytest
 
 from stages import report
 from stages.lib.core.errors import InputError
-from stages.lib.report import claims, data, differences, failures, overview, recommendation
+from stages.lib.report import claims, data, differences, failures, overview, recommendation, spread
 from stages.lib.report import training as trained
-from stages.lib.report.content import Text
+from stages.lib.report.content import Table, Text
+from stages.lib.schema import params
 
 # The number of wrong reviews of 1,000, the first ones for every model: full is best.
 WRONG = {
@@ -51,53 +56,149 @@ def prose(section):
 # The recommendation
 
 
-def test_the_cheapest_model_that_is_as_good_as_the_best_is_recommended(of):
+def test_a_cheaper_model_that_comes_close_enough_is_recommended(of):
     said = answer(of())
     assert said.startswith(
-        "**Use lora.** On validation, finetune-full has the highest accuracy (0.810), but lora"
+        "**Use lora.** finetune-full has the highest validation accuracy (0.810), but lora "
+        "(0.809) comes close enough: the expected difference on new reviews is "
+        "\N{MINUS SIGN}0.1 points (95% interval "
     )
-    assert "trains 222,338 parameters instead of 22,713,218" in said
-    assert "the accuracy of lora is 0.809 (95% interval 0.783 to 0.832)" in said
+    assert "lora trains 222,338 parameters instead of 22,713,218, took 1.7 min to train" in said
+    assert "1.61 MB on disk instead of 91.6 MB. The rule below picks lora in 100% of the" in said
+    assert "the accuracy of lora is 0.809 (95% interval 0.783 to 0.832)." in said
+    assert "finetune-full is" not in said
 
 
 def test_the_best_is_recommended_when_what_is_cheaper_is_worse(of):
     said = answer(of({"lora": 230}))
     assert said.startswith(
-        "**Use finetune-full.** It has the highest validation accuracy (0.810), and no model"
+        "**Use finetune-full.** It has the highest validation accuracy (0.810). The best model "
+        "that trains fewer parameters, lora-2e-4 (0.770), does not come close enough: the expected "
+        "difference on new reviews is \N{MINUS SIGN}4.0 points"
     )
-    assert "the closest, lora-2e-4 (0.770), is worse (\N{MINUS SIGN}4.0 points" in said
 
 
-def test_a_significant_loss_rules_a_model_out_even_within_the_margin(of):
-    results = of({"lora": 205})
-    found = recommendation.choose(results).against_best["lora"]
-    assert found.verdict == "worse"
-    assert found.pair.interval.low > -differences.MARGIN
-    assert answer(results).startswith("**Use finetune-full.**")
+def test_the_cheapest_may_be_the_best(of):
+    said = answer(of({"svm": 100}))
+    assert said.startswith(
+        "**Use svm.** It has the highest validation accuracy (0.900). No model trains fewer "
+        "parameters. The rule below picks svm in 100% of the draws."
+    )
 
 
-def test_a_model_that_cannot_be_told_apart_for_lack_of_reviews_is_not_recommended(of):
-    few = {"svm": 9, "finetune-head": 8, "finetune-full": 5, "lora-2e-5": 9, "lora-2e-4": 7}
-    results = of(few | {"lora": 6}, count=24)
+def test_a_reader_chooses_between_models_that_cannot_be_told_apart(of):
+    said = answer(of({"lora": 200}))
+    assert said.startswith(
+        "**lora and finetune-full cannot be told apart.** On 1,000 validation reviews, the rule "
+        "below picks "
+    )
+    shares = re.search(r"picks (\S+) in ([\d.]+)% and (\S+) in ([\d.]+)% of the draws", said)
+    assert {shares[1], shares[3]} == {"lora", "finetune-full"}
+    assert float(shares[2]) + float(shares[4]) == pytest.approx(100)
+    assert float(shares[2]) >= float(shares[4]) > 2.5
+    assert (
+        "Take lora where cost counts more than the accuracy that it may lose: compared with "
+        "finetune-full, the expected difference on new reviews is \N{MINUS SIGN}1.0 points (95% "
+        "interval "
+    ) in said
+    assert "but it trains 222,338 parameters instead of 22,713,218" in said
+    assert (
+        "Take finetune-full, the most accurate of them on validation (0.810), where accuracy "
+        "counts more than cost."
+    ) in said
+    assert "of lora is 0.800 (95% interval 0.774 to 0.824) and that of finetune-full is" in said
+
+
+def test_the_decision_is_in_a_table(of):
+    results = of({"lora": 200})
     choice = recommendation.choose(results)
-    assert all(found.verdict == "cannot tell" for found in choice.against_best.values())
-    assert answer(results).startswith("**Use finetune-full.**")
-    rule = recommendation.answer(results, choice)[1].markdown
-    assert "24 validation reviews are too few to tell whether svm, finetune-head" in rule
+    section = recommendation.section(results, choice)
+    (table,) = [block for block in section.blocks if getattr(block, "key", "") == "picks"]
+    assert table.columns[2:] == ["difference from finetune-full", "picked in"]
+    assert [row[0] for row in table.rows] == [
+        "svm", "finetune-head", "lora", "lora-2e-5", "lora-2e-4", "finetune-full",
+    ]  # fmt: skip
+    by_model = {row[0]: row for row in table.rows}
+    assert by_model["svm"][2].text == "\N{MINUS SIGN}8.0"
+    assert by_model["svm"][3] == "0%"
+    assert by_model["lora"][2].text == "\N{MINUS SIGN}1.0"
+    assert by_model["lora"][3] == recommendation._share(choice.picked["lora"])
+    assert by_model["lora-2e-4"][3] == "not considered"
+    assert by_model["finetune-full"][2].text == "\N{EN DASH}"
+
+
+def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is(of):
+    shares = {0: "0%", 0.0004: "< 0.1%", 0.02: "2%", 0.6355: "63.5%", 0.9995: "> 99.9%", 1: "100%"}
+    assert {share: recommendation._share(share) for share in shares} == shares
+
+
+FEW = {"svm": 9, "finetune-head": 8, "finetune-full": 5, "lora-2e-5": 9, "lora-2e-4": 7, "lora": 6}
+
+
+def test_24_reviews_tell_little(of):
+    said = answer(of(FEW, count=24))
+    assert said.startswith(
+        "**svm, finetune-head, lora and finetune-full cannot be told apart.** On 24 validation "
+        "reviews, the rule below picks finetune-full in "
+    )
+    assert "Take svm where cost counts more than the accuracy that it may lose" in said
+    assert "Take finetune-full, the most accurate of them on validation (0.792), where" in said
+    assert "of svm is 0.625" in said
+    assert "and that of finetune-full is 0.792" in said
+
+
+def test_64_reviews_on_which_the_cheapest_is_best_do_not_exclude_another(of):
+    wrong = {name: range(10 + 6 * number, 34 + 6 * number) for number, name in enumerate(WRONG)}
+    said = answer(of(wrong | {"svm": range(22)}, count=64))
+    assert " cannot be told apart.** On 64 validation reviews" in said
+    assert said.startswith("**svm, ")
+    assert (
+        "svm trains the fewest parameters of them and has the highest validation accuracy (0.656). "
+        "Take it unless accuracy counts far more than cost: these reviews cannot exclude that "
+        "another one of them is up to "
+    ) in said
+    assert re.search(r"is up to 1\d\.\d points better on new reviews\.", said)
 
 
 def test_a_tie_is_stated_and_goes_to_the_cheapest(of):
     said = answer(of({"lora": 190}))
     assert said.startswith(
-        "**Use lora.** On validation, finetune-full and lora have the same accuracy, 0.810;"
+        "**Use lora.** On validation, lora and finetune-full have the same accuracy (0.810), and "
+        "of these lora trains the fewest parameters. The best model that trains fewer parameters, "
     )
     everybody = answer(of(dict.fromkeys(WRONG, 100)))
-    assert everybody.startswith("**Use svm.** On validation, finetune-head, ")
-    assert "lora and svm have the same accuracy, 0.900" in everybody
+    assert everybody.startswith(
+        "**Use svm.** On validation, svm, finetune-head, lora-2e-5, lora-2e-4, lora and "
+        "finetune-full have the same accuracy (0.900), and of these svm trains the fewest "
+        "parameters. No model trains fewer parameters."
+    )
+    adapters = answer(of({"lora": 100, "lora-2e-4": 100}))
+    assert adapters.startswith(
+        "**Use lora-2e-4.** On validation, lora-2e-4 and lora have the same accuracy (0.900). The "
+        "best model that trains fewer parameters, finetune-head (0.740), does not come close"
+    )
+    dear = answer(of({"finetune-full": 150, "lora-2e-4": 150, "lora": 149, "svm": 151}))
+    assert dear.startswith("**Use svm.** lora has the highest validation accuracy (0.851), but svm")
+    two = answer(of({"finetune-full": 149, "lora-2e-4": 190, "lora": 149, "svm": 150}))
+    assert two.startswith("**Use svm.** lora and finetune-full have the highest validation acc")
+
+
+def test_the_rule_has_the_parameters_of_the_report(of, tmp_path):
+    of()
+    results = dataclasses.replace(report.load(), rule=params.Report(margin=0.02, share=0.9))
+    said = recommendation.answer(results, recommendation.choose(results))[1].markdown
+    assert "is at most 2 percentage points below that of the best" in said
+    assert "If it picks one model in at least 90% of the draws, that model is recommended." in said
+    assert "as few as make up 90%, cannot be told apart" in said
+    assert "10,000 bootstrap draws of the validation reviews. If" in said
+    strict = dataclasses.replace(results, rule=params.Report(margin=0.01, share=0.975))
+    said = recommendation.answer(strict, recommendation.choose(strict))[1].markdown
+    assert "at most 1 percentage point below" in said
+    assert "97.5%" in said
 
 
 def test_the_choice_does_not_look_at_test(of, tmp_path):
-    before = recommendation.choose(of()).recommended
+    before = recommendation.choose(of())
     for name in ("lora", "finetune-full"):
         path = tmp_path / f"data/predictions/{name}.csv"
         lines = path.read_text().splitlines()
@@ -110,7 +211,148 @@ def test_the_choice_does_not_look_at_test(of, tmp_path):
         path.write_text("\n".join(changed) + "\n")
     results = report.load()
     assert results.accuracy("lora", "test") < 0.5
-    assert recommendation.choose(results).recommended == before
+    assert recommendation.choose(results) == before
+
+
+def test_more_labels_change_no_sentence_but_that_of_f1(of):
+    said = answer(of(labels=["bad", "so so", "good"]))
+    assert said.startswith(
+        "**Use lora.** finetune-full has the highest validation accuracy (0.810)"
+    )
+    results = report.load()
+    read = recommendation._how_to_read(results)
+    assert "F1 is the mean over the 3 labels (macro)." in read
+    assert "They reflect the sampling of reviews, not the variation between seeds." in read
+
+
+# Seeds
+
+
+def test_one_seed_says_that_it_is_one_and_how_to_add_others(of, tmp_path):
+    said = spread.sentence(of())
+    assert said.startswith("Each model was trained once, so the intervals do not include how much")
+    experiment.write_seeds(tmp_path, {}, 1000)
+    said = spread.sentence(report.load())
+    assert said == (
+        "Each model was trained once (seed 0), so the intervals do not include how much a score "
+        "changes with the seed. To add seeds, run `dvc exp run --queue -S 'seed=0,1,2,3,4'`, "
+        "`dvc queue start`, `python -m commands.seeds --save` and `dvc repro report`."
+    )
+    assert spread.strips(report.load()) == []
+
+
+@pytest.fixture
+def with_seeds(of, tmp_path):
+    """Make Results with WRONG and other seeds of these numbers of wrong reviews."""
+
+    def make(seeds_of, wrong=None, **changes):
+        of(wrong)
+        rows = {name: [range(n) for n in numbers] for name, numbers in seeds_of.items()}
+        experiment.write_seeds(tmp_path, rows, 1000, **changes)
+        return report.load()
+
+    return make
+
+
+FOUR = {name: [n - 4, n - 2, n + 2, n + 4] for name, n in WRONG.items()}
+
+
+def test_scores_of_several_seeds_are_means_with_standard_deviations(with_seeds):
+    results = with_seeds(FOUR | {"svm": []})
+    assert spread.sentence(results) == (
+        "Scores are means over seeds (5 of finetune-head, finetune-full, lora-2e-5, lora-2e-4 and "
+        "lora; 1 of svm), with the standard deviation over seeds. Costs, training curves and "
+        "failures are those of the last run (seed 0), whose models are in data/models."
+    )
+    choice = recommendation.choose(results)
+    section = recommendation.section(results, choice)
+    tables = {block.key: block for block in section.blocks if isinstance(block, Table)}
+    rows = {row[0]: row for row in tables["scores"].rows}
+    # 190 wrong and four others: the standard deviation is sqrt((16 + 4 + 4 + 16) / 4) reviews.
+    assert rows["finetune-full"][1].text == "0.810 \N{PLUS-MINUS SIGN} 0.003"
+    low, high = map(float, rows["finetune-full"][1].detail.split("\N{EN DASH}"))
+    assert 0.78 < low < 0.79
+    assert 0.83 < high < 0.84
+    assert rows["finetune-full"][2].detail == ""
+    assert rows["svm"][1].text == "0.730"
+    assert tables["scores"].caption.startswith("Scores, their standard deviation over seeds, 95%")
+    assert "The number after \N{PLUS-MINUS SIGN} is the standard deviation" in prose(section)
+    assert "the mean accuracy of lora is 0.809 (95% interval" in answer(results)
+    assert "and of the seeds (a hierarchical bootstrap; see the section on" in prose(section)
+    by_seed = {row[0]: row[1:] for row in tables["seeds-table"].rows}
+    assert tables["seeds-table"].columns[1:] == [f"seed {seed}" for seed in range(5)]
+    assert [cell.text for cell in by_seed["lora"]] == ["0.809", "0.813", "0.811", "0.807", "0.805"]
+    assert by_seed["svm"][1:] == [""] * 4
+    (figure,) = [block for block in section.blocks if getattr(block, "key", "") == "seeds"]
+    assert "lora from 0.805 to 0.813" in figure.finding
+
+
+def test_verdicts_of_several_seeds_come_from_the_bootstrap_of_seeds_and_reviews(with_seeds):
+    results = with_seeds(FOUR | {"svm": []})
+    compared = differences.of_all(results)
+    section = differences.section(results, compared)
+    assert compared["finetune-full", "svm"].verdict == "better"
+    assert compared["svm", "finetune-full"].verdict == "worse"
+    assert compared["finetune-full", "lora"].verdict == "cannot tell"
+    turned = compared["svm", "finetune-full"].pair.interval
+    assert compared["finetune-full", "svm"].pair.interval.low == -turned.high
+    said = prose(section)
+    assert "Each pair is compared by a hierarchical bootstrap, as Dror et al. (ACL 2018)" in said
+    assert "Bouthillier et al. (MLSys 2021)" in said
+    assert "The variation between seeds of svm is not included." in said
+    (table,) = [block for block in section.blocks if getattr(block, "key", "") == "pairs"]
+    assert table.columns == ["pair", "difference", "p", "p (Holm)"]
+    whole = differences.section(with_seeds(FOUR), differences.of_all(with_seeds(FOUR)))
+    assert "is not included" not in prose(whole)
+
+
+def test_seeds_that_differ_more_than_the_models_take_a_verdict_back(with_seeds):
+    """On the reviews of one seed, 30 to 0 is clear; the other seeds say the reverse as clearly."""
+    alone = with_seeds({})
+    assert differences.of_all(alone)["lora-2e-4", "finetune-head"].verdict == "better"
+    both = {"lora-2e-4": [200, 260, 290, 200], "finetune-head": [260, 200, 210, 290]}
+    found = differences.of_all(with_seeds(both))["lora-2e-4", "finetune-head"]
+    assert found.verdict == "cannot tell"
+    assert found.pair.interval.low < -0.02 < 0.02 < found.pair.interval.high
+
+
+def test_rows_of_other_code_data_or_parameters_do_not_count(with_seeds, tmp_path):
+    results = with_seeds({"svm": [260, 280], "lora": [191]}, fingerprint="of another day")
+    assert not results.several_seeds
+    said = spread.sentence(results)
+    assert (
+        "3 rows of `metrics/seeds.json` are not used, because code, data or parameters of svm and "
+        "lora have changed since. To renew them, run `dvc exp run --queue -S"
+    ) in said
+    assert said.startswith("Each model was trained once (seed 0)")
+    (tmp_path / "dvc.lock").unlink()
+    assert "3 rows of" in spread.sentence(report.load())
+    results = with_seeds({"svm": [260, 280]})
+    content = json.loads((tmp_path / "metrics/seeds.json").read_text())
+    content["rows"][0]["fingerprint"] = "of another day"
+    (tmp_path / "metrics/seeds.json").write_text(json.dumps(content))
+    said = spread.sentence(report.load())
+    assert said.startswith("Scores are means over seeds (2 of svm; 1 of finetune-head, ")
+    assert "1 row of `metrics/seeds.json` is not used" in said
+
+
+def test_the_last_run_stands_for_its_own_seed_and_a_seed_counts_once(with_seeds, tmp_path):
+    with_seeds({"svm": [260, 280]})
+    content = json.loads((tmp_path / "metrics/seeds.json").read_text())
+    again = content["rows"] + [row | {"seed": 0} for row in content["rows"]]
+    (tmp_path / "metrics/seeds.json").write_text(json.dumps({"rows": again + content["rows"]}))
+    results = report.load()
+    assert [run.seed for run in results.seeds.others["svm"]] == [1, 2]
+    assert results.runs("svm", "test").sum(1).tolist() == [730, 740, 720]
+    assert results.seeds.unused == {}
+
+
+def test_seeds_of_another_machine_are_said_to_be(with_seeds):
+    said = spread.sentence(with_seeds({"lora": [190]}, precision="bf16"))
+    assert said.endswith(
+        "Some of the other seeds were run on another device or in another precision (cpu, 2 "
+        "threads, bf16)."
+    )
 
 
 # The differences
@@ -296,7 +538,10 @@ def test_whether_it_is_like_for_like_stands_below_the_scores(
     results = of(provenance=provenance)
     assert words in overview.write(results).sections[0].blocks[-1].markdown
     shown = prose(recommendation.section(results, recommendation.choose(results)))
-    columns = recommendation.section(results, recommendation.choose(results)).blocks[2].columns
+    section = recommendation.section(results, recommendation.choose(results))
+    (columns,) = [
+        block.columns for block in section.blocks if getattr(block, "key", "") == "scores"
+    ]
     assert ("published val. accuracy" in columns) == (words == "**Like for like:**"), shown
 
 

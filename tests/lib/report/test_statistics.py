@@ -121,3 +121,64 @@ def test_bins_of_length_part_the_reviews(lengths):
         assert lengths[numbers == number].min() == low
         assert lengths[numbers == number].max() == high
     assert set(numbers) == set(range(len(ranges)))
+
+
+def test_draws_spread_as_seeds_and_reviews_do():
+    """The variance of a mean over seeds on a sample of reviews is the sum of both parts."""
+    random = np.random.default_rng(3)
+    right = random.random((5, 400)) < random.random(400)  # reviews are easy or hard for all seeds
+    right[0, :40] = False
+    (draws,) = statistics.draw_accuracies([right]).T
+    of_reviews = right.mean(0).var() / 400
+    of_seeds = right.mean(1).var(ddof=1) / 5
+    assert draws.mean() == pytest.approx(right.mean(), abs=0.002)
+    assert draws.var() == pytest.approx(of_reviews + of_seeds, rel=0.15)
+    assert of_seeds > 0.3 * of_reviews
+
+
+def test_the_interval_of_draws_covers_the_truth_as_often_as_it_says(monkeypatch):
+    monkeypatch.setattr(statistics, "DRAWS", 1_000)
+    random = np.random.default_rng(4)
+    hits, tries = 0, 300
+    for _ in range(tries):
+        # Two models with the same expected accuracy, whose seeds differ by 2 points.
+        easy = random.normal(0.8, 0.15, 300)
+        runs = [
+            random.random((5, 300)) < np.clip(easy + random.normal(0, 0.02, (5, 1)), 0, 1)
+            for _ in range(2)
+        ]
+        first, second = statistics.draw_accuracies(runs, int(random.integers(2**32))).T
+        interval = statistics.difference(first, second, 0.0).interval
+        hits += interval.low <= 0 <= interval.high
+    assert 0.90 < hits / tries <= 0.99
+
+
+def test_with_one_seed_draws_agree_with_agresti_and_min():
+    random = np.random.default_rng(5)
+    for count in (30, 1000):
+        first, second = random.random((2, count)) < [[0.9], [0.8]]
+        found = statistics.compare(first, second)
+        one, two = statistics.draw_accuracies([first[None], second[None]]).T
+        drawn = statistics.difference(one, two, found.difference)
+        tolerance = 0.1 * (found.interval.high - found.interval.low)
+        assert drawn.interval.low == pytest.approx(found.interval.low, abs=tolerance)
+        assert drawn.interval.high == pytest.approx(found.interval.high, abs=tolerance)
+
+
+def test_groups_of_many_reviews_spread_as_the_reviews_do():
+    """Reviews that are sorted by label must not make groups of one label."""
+    random = np.random.default_rng(6)
+    right = np.sort(random.random(20_000) < 0.8)
+    (draws,) = statistics.draw_accuracies([right[None]]).T
+    assert draws.std() == pytest.approx(math.sqrt(0.8 * 0.2 / 20_000), rel=0.06)
+
+
+def test_the_p_of_draws_is_twice_the_share_on_the_other_side():
+    drawn = np.repeat([0.1, -0.1, 0.0], [890, 9, 100])
+    found = statistics.difference(drawn, np.zeros(999), 0.08)
+    assert found.p == pytest.approx(2 * (109 + 1) / 1000)
+    assert found.difference == 0.08
+    assert statistics.difference(np.zeros(9), np.zeros(9), 0.0).p == 1.0
+    swapped = statistics.difference(np.zeros(999), drawn, -0.08)
+    assert swapped.p == found.p
+    assert swapped.interval.low == -found.interval.high

@@ -1,0 +1,175 @@
+"""Runs with other seeds: the collection in metrics/seeds.json, and which of its rows count."""
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stages.lib.core import outputs
+from stages.lib.core.errors import InputError
+from stages.lib.core.paths import METRICS, PREDICTIONS
+
+PATH = METRICS / "seeds.json"
+SPLITS = ("validation", "test")
+SCORES = ("accuracy", "f1")
+QUEUE = "dvc exp run --queue -S 'seed=0,1,2,3,4'"
+# What adds seeds to the report, or renews them after a change.
+COMMANDS = (QUEUE, "dvc queue start", "python -m commands.seeds --save", "dvc repro report")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model trained with one seed.
+
+    `scores` has SCORES by split, and `right`, also by split, tells which reviews the model gets
+    right (bool [reviews]), so that runs can be compared review by review.
+    """
+
+    model: str
+    seed: int
+    fingerprint: str
+    device: str
+    precision: str
+    scores: dict[str, dict[str, float]]
+    right: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of each model: that of the last run (None if it has none), and `others`, the
+    collected runs that count; `unused` is the number of rows that do not, by model."""
+
+    last: dict[str, int | None]
+    others: dict[str, list[Run]]
+    unused: dict[str, int]
+
+
+def identify(lock: Json, model: str) -> tuple[str, int | None] | None:
+    """Return a fingerprint of what a model's predictions depend on, except the seed, and the seed.
+
+    `lock` are the stages of dvc.lock; the seed is None if no stage reads it. The fingerprint covers
+    command, code and parameters of the stage that writes the predictions and of the stages before
+    it. Where a chain of stages begins, the data that came in stand for the stage, because the same
+    parameters can give other data (`source: auto`), and other parameters the same. Returns None if
+    the model was not trained, or before a stage that it depends on ran again.
+    """
+    made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
+    first = made_by.get(f"{PREDICTIONS}/{model}.csv")
+    used: Json = {}
+    seed = None
+    todo = [first] if first else []
+    while todo:
+        name = todo.pop()
+        stage, files = lock[name], {}
+        for dep in stage.get("deps", []):
+            producer = made_by.get(dep["path"])
+            if producer and dep not in lock[producer]["outs"]:
+                return None
+            if producer and any(other["path"] in made_by for other in lock[producer]["deps"]):
+                todo.append(producer)
+            else:
+                files[dep["path"]] = dep.get("md5")
+        params = {file: dict(values) for file, values in stage.get("params", {}).items()}
+        seed = params.get("params.yaml", {}).pop("seed", seed)
+        used[name] = [stage["cmd"], files, params]
+    text = json.dumps(used, sort_keys=True, default=str)
+    return (hashlib.sha256(text.encode()).hexdigest()[:16], seed) if used else None
+
+
+def sort(runs: Sequence[Run], lock: Json, models: Sequence[str]) -> Seeds:
+    """Sort out which of the collected runs are of the models in dvc.lock, but with another seed.
+
+    A run with the seed of the last run is neither used nor unused: the last run is the same again.
+    So is every run of a model that reads no seed.
+    """
+    known = {name: identify(lock, name) or ("", None) for name in models}
+    last = {name: seed for name, (_, seed) in known.items()}
+    others: dict[str, list[Run]] = {name: [] for name in models}
+    unused: Counter[str] = Counter()
+    for run in runs:
+        if run.model not in known or known[run.model][0] != run.fingerprint:
+            unused[run.model] += 1
+            continue
+        there = {last[run.model], *(other.seed for other in others[run.model])}
+        if None not in there and run.seed not in there:
+            others[run.model].append(run)
+    return Seeds(last, others, dict(unused))
+
+
+def pack(right: np.ndarray) -> str:
+    """Pack which reviews are right (bool [reviews]) into text, six reviews a character."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpack(text: str, count: int) -> np.ndarray:
+    """Undo `pack` for `count` reviews. Raises ValueError if the text has more or fewer."""
+    packed = np.frombuffer(base64.b64decode(text, validate=True), np.uint8)
+    if len(packed) != -(-count // 8):
+        raise ValueError(f"{8 * len(packed):,} bits for {count:,} reviews")
+    return np.unpackbits(packed, count=count).astype(bool)
+
+
+def write(runs: Sequence[Run]) -> None:
+    """Write the collection, whole or not at all."""
+    outputs.write_json(PATH, {"rows": [row(run) for run in runs]})
+
+
+def row(run: Run) -> Json:
+    """Return a run as a row of the collection."""
+    by_split = {
+        split: {"reviews": len(run.right[split])}
+        | {score: round(run.scores[split][score], 6) for score in SCORES}
+        | {"right": pack(run.right[split])}
+        for split in SPLITS
+    }
+    return {
+        "model": run.model,
+        "seed": run.seed,
+        "fingerprint": run.fingerprint,
+        "device": run.device,
+        "precision": run.precision,
+        **by_split,
+    }
+
+
+def read(path: Path = PATH) -> list[Run]:
+    """Read the collection. Raises InputError, with the row's number, for what is not one."""
+    again = f"restore it with 'git checkout {path}', or collect it again"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {again}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a collection of seeds ({error}); {again}") from None
+    runs = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            runs.append(_run(row))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{path}: row {number} is damaged ({error}); {again}") from None
+    return runs
+
+
+def _run(row: Json) -> Run:
+    right = {split: unpack(row[split]["right"], row[split]["reviews"]) for split in SPLITS}
+    scores = {split: {score: float(row[split][score]) for score in SCORES} for split in SPLITS}
+    for split in SPLITS:
+        if abs(right[split].mean() - scores[split]["accuracy"]) > 1e-6:
+            raise ValueError(f"the accuracy on {split} is not that of its reviews")
+    return Run(
+        model=str(row["model"]),
+        seed=int(row["seed"]),
+        fingerprint=str(row["fingerprint"]),
+        device=str(row["device"]),
+        precision=str(row["precision"]),
+        scores=scores,
+        right=right,
+    )

@@ -1,0 +1,141 @@
+"""The spread over seeds: which seeds the scores are of, and a picture of all of them."""
+
+from matplotlib.axes import Axes
+
+from stages.lib.report import drawing, seeds
+from stages.lib.report.content import (
+    Block,
+    Cell,
+    Figure,
+    Ink,
+    Panel,
+    Table,
+    code,
+    escape,
+    listed,
+    plural,
+)
+from stages.lib.report.inputs import Results
+
+
+def sentence(results: Results) -> str:
+    """Say which seeds the scores are of, which rows of the collection do not count, and why."""
+    commands = listed([code(command) for command in seeds.COMMANDS])
+    found = results.seeds
+    counts = {name: 1 + len(others) for name, others in found.others.items()}
+    if results.several_seeds:
+        of_each = sorted(set(counts.values()), reverse=True)
+        shown = [
+            f"{n} of {listed([name for name, count in counts.items() if count == n])}"
+            for n in of_each
+        ]
+        said = (
+            f"Scores are means over seeds ({'; '.join(shown)}), with the standard deviation over "
+            "seeds. Costs, training curves and failures are those of the last run"
+            f"{_of_seed(results)}, whose models are in data/models."
+        )
+        if elsewhere := _elsewhere(results):
+            said += f" {elsewhere}"
+    else:
+        said = (
+            f"Each model was trained once{_of_seed(results)}, so the intervals do not include how "
+            "much a score changes with the seed."
+        )
+    if found.unused:
+        rows = sum(found.unused.values())
+        said += (
+            f" {plural(rows, 'row')} of {code(str(seeds.PATH))} "
+            f"{'is' if rows == 1 else 'are'} not used, because code, data or parameters of "
+            f"{listed([escape(name) for name in found.unused])} have changed since."
+        )
+    if results.several_seeds and not found.unused:
+        return said
+    return f"{said} To {'renew them' if found.unused else 'add seeds'}, run {commands}."
+
+
+def _of_seed(results: Results) -> str:
+    known = sorted({seed for seed in results.seeds.last.values() if seed is not None})
+    return f" (seed {listed([str(seed) for seed in known])})" if known else ""
+
+
+def _elsewhere(results: Results) -> str:
+    """Name the machines of other seeds where they differ from that of the model's last run."""
+    machines = {
+        f"{run.device}, {run.precision}"
+        for name, others in results.seeds.others.items()
+        for run in others
+        if (run.device, run.precision)
+        != (results.costs[name]["device"], str(results.costs[name]["precision"]))
+    }
+    if not machines:
+        return ""
+    shown = listed([f"({escape(machine)})" for machine in sorted(machines)])
+    return f"Some of the other seeds were run on another device or in another precision {shown}."
+
+
+def strips(results: Results) -> list[Block]:
+    """Show every seed beside the mean and its interval; nothing if there is one seed."""
+    if not results.several_seeds:
+        return []
+
+    def panel(split: str) -> Panel:
+        def draw(ax: Axes, ink: Ink) -> None:
+            for number, name in enumerate(results.models):
+                seeds_at = results.by_seed(name, split, "accuracy")
+                drawing.points(ax, ink, number, [number - 0.15] * len(seeds_at), seeds_at)
+                accuracy, interval = results.accuracy(name, split), results.interval(name, split)
+                drawing.point(ax, ink, number, number + 0.15, accuracy, interval)
+            ax.set_xticks([])
+            ax.set_ylabel(f"{split} accuracy")
+
+        return Panel(f"{split} accuracy by seed", draw)
+
+    ranges = [
+        f"{name} from {min(values):.3f} to {max(values):.3f}"
+        for name in results.models
+        for values in [results.by_seed(name, "test", "accuracy")]
+    ]
+    figure = Figure(
+        "seeds",
+        "Accuracy of each seed (hollow), and beside it the mean with its 95% interval.",
+        f"Test accuracy over seeds: {'; '.join(ranges)}.",
+        [panel(split) for split in seeds.SPLITS],
+        {name: number for number, name in enumerate(results.models)},
+    )
+    found = results.seeds
+    by_seed = {
+        name: dict(
+            zip(
+                [found.last[name], *(run.seed for run in found.others[name])],
+                zip(
+                    results.by_seed(name, "test", "accuracy"),
+                    results.by_seed(name, "validation", "accuracy"),
+                    strict=True,
+                ),
+                strict=True,
+            )
+        )
+        for name in results.models
+    }
+    columns = sorted(
+        {seed for of_model in by_seed.values() for seed in of_model if seed is not None}
+    )
+    rows: list[list[Cell | str]] = [
+        [
+            name,
+            *(
+                Cell(f"{of_model[seed][0]:.3f}", f"{of_model[seed][1]:.3f}")
+                if seed in of_model
+                else ""
+                for seed in columns
+            ),
+        ]
+        for name, of_model in by_seed.items()
+    ]
+    table = Table(
+        "seeds-table",
+        "Test accuracy of each seed, with the validation accuracy in small print or brackets.",
+        ["model", *(f"seed {seed}" for seed in columns)],
+        rows,
+    )
+    return [figure, table]
