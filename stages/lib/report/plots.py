@@ -84,4 +84,4 @@ def shown(results: Results) -> dict[str, Table]:
 
 
 def _cell(value: object) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
