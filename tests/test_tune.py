@@ -82,6 +82,23 @@ def test_the_first_trial_has_the_values_of_params_and_the_others_are_in_the_rang
     assert len({json.dumps(values) for values in changes}) == 5
 
 
+def test_proposals_follow_the_scores():
+    from optuna.distributions import FloatDistribution
+    from optuna.trial import create_trial
+
+    ranges = {"lr": FloatDistribution(1e-4, 1e-1, log=True)}
+
+    def proposed(score):
+        trials = [
+            create_trial(params={"lr": lr}, distributions=ranges, value=score * lr)
+            for lr in (1e-4 * 1.4**step for step in range(20))
+        ]
+        return tune._propose(ranges, trials)["lr"]
+
+    assert proposed(-1) < 1e-3
+    assert proposed(1) > 1e-2
+
+
 def test_a_line_for_each_trial_has_values_accuracy_best_and_time_left(search):
     lines = search(3).lines
     assert lines[0] == "lora: 3 trials; judged by validation accuracy"
