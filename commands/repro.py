@@ -37,11 +37,17 @@ SHOWN = 3  # reasons for which a stage runs
 
 @dataclass(frozen=True)
 class Planned:
-    """A stage that will run; `seconds` is None when no duration was measured."""
+    """A stage that will run; `costs` are those of its last run, without a duration if none was
+    measured.
+    """
 
     name: str
     reasons: list[str]
-    seconds: float | None
+    costs: dict[str, Any]
+
+    @property
+    def seconds(self) -> float | None:
+        return self.costs.get("seconds")
 
 
 def plan(repo: "Repo", changes: dict[str, list[Any]]) -> list[Planned]:
@@ -62,7 +68,7 @@ def plan(repo: "Repo", changes: dict[str, list[Any]]) -> list[Planned]:
         if earlier := [name for name in before if name in planned]:
             reasons.append(f"after {earlier[0]}")
         if reasons:
-            planned[each.addressing] = Planned(each.addressing, reasons, _seconds(each.addressing))
+            planned[each.addressing] = Planned(each.addressing, reasons, _costs(each))
     order = [each.addressing for each in repo.index.stages]
     return sorted(planned.values(), key=lambda item: order.index(item.name))
 
@@ -91,9 +97,9 @@ def _reasons(each: "Stage", changes: list[Any], made: set[str]) -> Iterator[str]
             yield f"no {lost[0]}" if len(lost) == 1 else f"no {lost[0]} and {len(lost) - 1} more"
 
 
-def _seconds(name: str) -> float | None:
-    costs = _json(paths.COSTS / f"{name}.json")
-    return costs.get("seconds")
+def _costs(each: "Stage") -> dict[str, Any]:
+    files = [Path(str(out)) for out in each.outs]
+    return next((_json(file) for file in files if file.parent == paths.COSTS), {})
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -115,7 +121,7 @@ def show_plan(console: "Console", planned: list[Planned], total: int) -> None:
     said = f"To run: {len(planned)} of {content.plural(total, 'stage')}"
     if known:
         longest = max(planned, key=lambda item: item.seconds or 0)
-        device = _json(paths.COSTS / f"{longest.name}.json").get("device", "this machine")
+        device = longest.costs.get("device", "device unknown")
         said += f"; those that were measured take about {content.seconds(sum(known))} ({device})"
     console.print(f"{said}. What DVC's cache has takes no time.")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

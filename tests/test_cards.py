@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, pipeline
 
 from commands import predict
 from stages.lib.core.paths import CARDS, MODELS
-from stages.lib.models import card, prediction, registry
+from stages.lib.models import VERSION, card, prediction, registry
 
 DISTILBERT = "distilbert/distilbert-base-uncased"
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -159,6 +159,15 @@ def test_ids_and_licence_follow_from_where_the_data_came_from(
         "local": "local files, not on the Hub",
     }
     assert f"**Reviews:** {said[source]}" in found.text
+
+
+def test_it_has_the_version_and_says_when_it_is_of_a_demonstration():
+    local = provenance("local", "", "")
+    whole = written(reviews=local, backbone=local).text
+    assert f"The version of the pipeline is {VERSION}." in whole
+    assert "demonstration" not in whole
+    part = written(reviews=local | {"subset": 64}, backbone=local).text
+    assert "not on the Hub; of these, 64 per split only, for a demonstration\n- **Licence" in part
 
 
 def test_of_other_data_of_the_hub_neither_language_nor_licence_is_claimed():

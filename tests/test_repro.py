@@ -7,6 +7,7 @@ import signal
 
 import pytest
 from conftest import ROOT
+from test_declarations import NAMES
 from workspace import start, wait_for
 
 from commands import repro
@@ -39,10 +40,10 @@ def test_a_change_names_the_stages_that_it_runs_and_ends_with_the_scores(after):
     done = run(after)
     assert done.returncode == 0, done.stderr
     plan = planned(done)
-    assert list(plan) == ["svm", "cards", "report"]
-    assert plan["svm"] == [f"{measured:.3g} s", "svm.C modified"]
-    assert plan["report"] == ["not measured", "after svm"]
-    assert "To run: 3 of 12 stages; those that were measured take about" in done.stdout
+    assert list(plan) == ["train-svm", "svm", "cards", "report"]
+    assert plan["train-svm"] == [f"{measured:.3g} s", "svm.C modified"]
+    assert plan["svm"] == ["not measured", "after train-svm"]
+    assert f"To run: 4 of {len(NAMES)} stages; those that were measured take about" in done.stdout
     assert set(re.findall(r"Running stage '(.+)'", done.stdout)) == set(plan)
     accuracy = after.read("metrics/svm.json")["test"]["accuracy"]
     (row,) = re.findall(r"^svm +[\d.]+ +([\d.]+) +66 ", done.stdout.rpartition("model")[2], re.M)
@@ -58,10 +59,10 @@ def test_in_a_clone_everything_is_planned_from_the_committed_costs(ran, tmp_path
     clone.set(dataset__path="nowhere.csv")
     done = run(clone)
     plan = planned(done)
-    assert len(plan) == 12
+    assert len(plan) == len(NAMES)
     assert plan["download"][0] == repro.DOWNLOAD
     assert plan["claims"] == ["not measured", "after download"]
-    assert plan["lora"][1] == "no data/models/lora and 2 more, after download"
+    assert plan["train-lora"][1] == "no data/models/lora and 2 more, after download"
     # The status and the message are DVC's, and no result is shown.
     assert done.returncode == clone.dvc("repro", check=False).returncode != 0
     assert "nowhere.csv" in done.stderr
@@ -156,7 +157,7 @@ def test_a_demonstration_is_marked_everywhere_and_leaves_the_workspace_as_it_was
     assert done.returncode == 0, done.stderr
     assert everything(shown) == shown.before
     assert [path.name for path in (shown.path / "tmp").iterdir()] == ["demo"]
-    assert done.stdout.startswith("Demonstration: 12 stages on 64 reviews per split")
+    assert done.stdout.startswith(f"Demonstration: {len(NAMES)} stages on 64 reviews per split")
     assert MARK in done.stdout
     *_, answer, page = done.stdout.splitlines()
     assert answer.startswith("Demonstration: Use ")

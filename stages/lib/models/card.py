@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from stages.lib.core.paths import BACKBONE, MODELS
-from stages.lib.models import registry
+from stages.lib.models import VERSION, registry
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
@@ -140,6 +140,7 @@ def render(
         backbone=backbone,
         headings=METRICS.values(),
         scores=scores,
+        version=VERSION,
         settings=settings | {"max_length": data["max_length"]},
         code=_code,
         cell=_cell,
