@@ -136,7 +136,6 @@ def family(request, tmp_path_factory):
     project = Project(directory / "project")
     use_small_data(project, write_reviews(directory / "reviews"), miniature)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
         run_stages(project, patch)
         yield request.param
 
@@ -310,7 +309,6 @@ def without_pooler(tmp_path_factory):
     project = Project(directory / "project")
     use_small_data(project, write_reviews(directory / "reviews"), miniature)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HUB_OFFLINE", "1")
         run_stages(project, patch)
         yield
 

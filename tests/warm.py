@@ -34,17 +34,21 @@ from typing import Any, NoReturn
 
 # Of the server: that of the tests, before one of them changes it.
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
-PRELOADED = (
-    "PIL.PngImagePlugin", "accelerate", "dulwich.porcelain", "dvc.cli.parser", "dvc.render.convert",
+LIBRARIES = (
+    "PIL.PngImagePlugin", "dulwich.porcelain", "dvc.cli.parser", "dvc.render.convert",
     "dvc.repo.experiments.executor.local", "dvc.repo.experiments.queue.celery", "dvc.repo.plots",
-    "dvc.stage.run", "dvc_data.index", "dvc_render", "dvclive", "hydra", "jinja2", "markdown_it",
+    "dvc.stage.run", "dvc_data.index", "dvc_render", "hydra", "jinja2", "markdown_it",
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "matplotlib.figure",
-    "networkx", "pandas", "peft", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet",
+    "networkx", "pandas", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet",
     "pydantic.root_model", "pygit2", "requests", "rich.console", "rich.table", "ruamel.yaml",
     "safetensors.numpy", "safetensors.torch", "scipy.optimize", "scipy.stats", "scmrepo.git",
     "sklearn.metrics", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm",
     "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "tabulate", "torch",
-    "torch.utils.data", "transformers.models.auto.modeling_auto",
+    "torch.utils.data",
+)  # fmt: skip
+# These import huggingface_hub, which reads the variables of the Hub then.
+OF_THE_HUB = (
+    "accelerate", "dvclive", "peft", "transformers.models.auto.modeling_auto",
     "transformers.models.auto.tokenization_auto",
     "transformers.models.distilbert.modeling_distilbert", "transformers.pipelines",
     "transformers.trainer",
@@ -55,6 +59,7 @@ HARMLESS = re.compile(
     r"AUTO_PRECISION|COLUMNS|DVC_\w+|GIT_\w+|KMP_\w+|OLDPWD|PATH|PIP_\w+|PWD|PYTEST_\w+|SHLVL|"
     r"TORCHINDUCTOR_\w+|_"
 )
+HUBS = re.compile(r"HF_\w+|NO_PROXY|TMPDIR")
 # Of a stage in dvc.yaml, unless a launcher other than Python starts it.
 PROGRAM = re.compile(r"python -m ([\w.]+)((?: [\w.-]+)*)")
 
@@ -62,17 +67,16 @@ PROGRAM = re.compile(r"python -m ([\w.]+)((?: [\w.-]+)*)")
 class Server:
     """The process that forks, as the tests see it."""
 
-    def __init__(self) -> None:
+    def __init__(self, libraries: Sequence[str]) -> None:
         # A path of a socket is short, shorter than pytest's directories may be.
         self._directory = tempfile.TemporaryDirectory(prefix="warm")
         self._address = f"{self._directory.name}/socket"
-        self.environment = ENVIRONMENT
         # The server ends when this pipe does, that is with the tests, however they end.
         self._process = subprocess.Popen(
-            [sys.executable, __file__, self._address],
+            [sys.executable, __file__, self._address, *libraries],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=self.environment,
+            env=ENVIRONMENT,
             cwd=self._directory.name,
         )
         assert self._process.stdout
@@ -104,21 +108,25 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, by a fork where that is the same as a new process."""
     is_ours = command[0] == "dvc" or tuple(command[:2]) == ("python", "-m")
-    if is_ours and same_to_libraries(ENVIRONMENT, env) and "TESTS_COLD" not in env:
-        return server().run(command, cwd, env)
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
+    changed = changes(ENVIRONMENT, env)
+    if not is_ours or "TESTS_COLD" in env or not all(map(HUBS.fullmatch, changed)):
+        return subprocess.run(
+            command, cwd=cwd, env=env, capture_output=True, text=True, check=False
+        )
+    return server(LIBRARIES if changed else LIBRARIES + OF_THE_HUB).run(command, cwd, env)
 
 
 @functools.cache
-def server() -> Server:
-    started = Server()
+def server(libraries: Sequence[str]) -> Server:
+    started = Server(libraries)
     atexit.register(started.close)
     return started
 
 
-def same_to_libraries(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    changed = {name for name, _ in one.items() ^ other.items()}
-    return all(HARMLESS.fullmatch(name) for name in changed)
+def changes(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
+    """Return the variables that differ and may matter to a library while it is imported."""
+    names = {name for name, _ in one.items() ^ other.items()}
+    return {name for name in names if not HARMLESS.fullmatch(name)}
 
 
 def ask(
@@ -192,12 +200,11 @@ def become(address: str, request: dict[str, Any], fds: list[int]) -> None:
         os.dup2(fd, number)
         os.close(fd)
     os.chdir(request["cwd"])
-    inherited = dict(os.environ)
     os.environ.clear()
     os.environ.update(request["env"])
     program, *arguments = request["command"]
     if program == "dvc":
-        stages_are_forks(address, inherited)
+        stages_are_forks(address, request["env"])
         sys.path.pop(0)
         sys.argv = [f"{Path(sys.executable).parent}/dvc", *arguments]
         from dvc.cli import main
@@ -209,13 +216,13 @@ def become(address: str, request: dict[str, Any], fds: list[int]) -> None:
     runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
 
 
-def stages_are_forks(address: str, inherited: dict[str, str]) -> None:
+def stages_are_forks(address: str, env: dict[str, str]) -> None:
     """Have this DVC ask the server for its stages instead of a shell."""
     import dvc.stage.run
 
     def start(command: list[str], **options: Any) -> Any:
         match = PROGRAM.fullmatch(command[-1])
-        if not match or not same_to_libraries(inherited, options["env"]):
+        if not match or changes(env, options["env"]):
             return subprocess.Popen(command, **options)
         sys.stdout.flush()
         sys.stderr.flush()
@@ -269,8 +276,8 @@ def finish(error: BaseException | None) -> NoReturn:
         os._exit(status)
 
 
-def main(address: str) -> None:
-    for name in PRELOADED:
+def main(address: str, *libraries: str) -> None:
+    for name in libraries:
         importlib.import_module(name)
     # A fork has one thread. That of Arrow's allocator is provided for: jemalloc goes on without it.
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
@@ -288,4 +295,4 @@ def main(address: str) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    main(sys.argv[1])
+    main(*sys.argv[1:])
