@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 QUICK = ["tests/lib", "tests/test_declarations.py", "tests/test_tokenize.py",
          "--ignore=tests/lib/sources/test_hub.py"]  # fmt: skip
+WHOLE = "tests/test_dag.py::test_all_stages_ran_and_nothing_is_left_to_do"
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "1 thread": {"OMP_NUM_THREADS": "1"},
     "4 threads": {"OMP_NUM_THREADS": "4"},
@@ -26,9 +27,31 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "locale C without UTF-8 mode": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     # Not even root can write there.
     "a home that cannot be written": {"HOME": "/proc"},
+    # DVC takes /bin/sh then, which may wait for the stage instead of becoming it.
+    "no shell": {"SHELL": ""},
+    "a narrow terminal without colours": {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "dumb"},
+    "unbuffered output": {"PYTHONUNBUFFERED": "1"},
+    "the Turkish locale": {"LC_ALL": "tr_TR.UTF-8", "LANGUAGE": "tr:de"},
+    "a launcher's leftovers": {"RANK": "1", "MASTER_ADDR": "nowhere"},
     "fp32": {"AUTO_PRECISION": "fp32"},
     "bf16": {"AUTO_PRECISION": "bf16"},
 }
+
+
+GIT = """
+[init]
+defaultBranch = trunk
+[commit]
+gpgsign = true
+[core]
+autocrlf = true
+"""
+DVC = """
+[core]
+autostage = true
+[cache]
+type = {0}
+"""
 
 
 def run(
@@ -40,6 +63,8 @@ def run(
         cwd=directory,
         env=os.environ | environment,
         umask=umask,
+        # As under cron: nothing can be read.
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -62,13 +87,25 @@ def main() -> None:
         report(name, run(ROOT, QUICK, **environment))
     report("1 core", run(ROOT, QUICK, prefix="taskset -c 0"))
     report("umask 077", run(ROOT, QUICK, umask=0o077))
+    for link in ("symlink", "hardlink"):
+        with tempfile.TemporaryDirectory() as home:
+            config = Path(home) / "config"
+            (config / "dvc").mkdir(parents=True)
+            (config / "dvc/config").write_text(DVC.format(link), encoding="utf-8")
+            (config / "git").mkdir()
+            (config / "git/config").write_text(GIT, encoding="utf-8")
+            environment = {
+                "HOME": home, "XDG_CONFIG_HOME": str(config), "HF_HOME": f"{home}/hf",
+                "DVC_GLOBAL_CONFIG_DIR": str(config / "dvc"), "TMPDIR": home,
+            }  # fmt: skip
+            name = f"settings of DVC ({link}) and git, and folders elsewhere"
+            report(name, run(ROOT, [*QUICK, WHOLE], **environment))
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent) / "a folder of Zoë's, новый"
         ignored = shutil.ignore_patterns(".venv", "data", "tmp", "__pycache__", "cache")
         shutil.copytree(ROOT, copy, ignore=ignored)
-        whole = "tests/test_dag.py::test_all_stages_ran_and_nothing_is_left_to_do"
         name = "a path with spaces and non-ASCII letters"
-        report(name, run(copy, [*QUICK, whole], TMPDIR=str(copy)))
+        report(name, run(copy, [*QUICK, WHOLE], TMPDIR=str(copy)))
     sys.exit(not all(passed))
 
 
