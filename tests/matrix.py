@@ -26,9 +26,31 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
     "locale C without UTF-8 mode": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     # Not even root can write there.
     "a home that cannot be written": {"HOME": "/proc"},
+    # DVC takes /bin/sh then, which may wait for the stage instead of becoming it.
+    "no shell": {"SHELL": ""},
+    "a narrow terminal without colours": {"COLUMNS": "40", "NO_COLOR": "1", "TERM": "dumb"},
+    "unbuffered output": {"PYTHONUNBUFFERED": "1"},
+    "the Turkish locale": {"LC_ALL": "tr_TR.UTF-8", "LANGUAGE": "tr:de"},
+    "a launcher's leftovers": {"RANK": "1", "MASTER_ADDR": "nowhere"},
     "fp32": {"AUTO_PRECISION": "fp32"},
     "bf16": {"AUTO_PRECISION": "bf16"},
 }
+
+
+GIT = """
+[init]
+defaultBranch = trunk
+[commit]
+gpgsign = true
+[core]
+autocrlf = true
+"""
+DVC = """
+[core]
+autostage = true
+[cache]
+type = symlink
+"""
 
 
 def run(
@@ -40,6 +62,8 @@ def run(
         cwd=directory,
         env=os.environ | environment,
         umask=umask,
+        # As under cron: nothing can be read.
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -62,6 +86,15 @@ def main() -> None:
         report(name, run(ROOT, QUICK, **environment))
     report("1 core", run(ROOT, QUICK, prefix="taskset -c 0"))
     report("umask 077", run(ROOT, QUICK, umask=0o077))
+    with tempfile.TemporaryDirectory() as home:
+        for path, text in {"dvc/config": DVC, "git/config": GIT}.items():
+            (Path(home) / path).parent.mkdir()
+            (Path(home) / path).write_text(text, encoding="utf-8")
+        environment = {
+            "HOME": home, "XDG_CONFIG_HOME": home, "HF_HOME": f"{home}/hf", "TMPDIR": home,
+            "DVC_GLOBAL_CONFIG_DIR": f"{home}/dvc",
+        }  # fmt: skip
+        report("settings of git and DVC, folders elsewhere", run(ROOT, QUICK, **environment))
     with tempfile.TemporaryDirectory() as parent:
         copy = Path(parent) / "a folder of Zoë's, новый"
         ignored = shutil.ignore_patterns(".venv", "data", "tmp", "__pycache__", "cache")
