@@ -1,11 +1,13 @@
 """Benchmark the stages against the tutorials' way: make bench.
 
-    python -m bench [--rounds 3] [--reviews 1024] [--only SECTION ...]
+    python -m bench [--rounds 3] [--reviews 1024] [--only SECTION ...] [--compare]
 
 Each comparison runs our stage and then what a user would write instead (bench/theirs.py), `rounds`
 times, on the same reviews with the same batch size and epochs, each in its own process. Writes
-metrics/bench.json and metrics/bench.md. Temporary files go to tmp/bench. data/raw and data/backbone
-must exist (dvc repro download).
+metrics/bench.json and metrics/bench.md, where the figures of each machine and precision stand side
+by side. With --compare, nothing is written: the figures are compared with the written ones of this
+machine. Temporary files go to tmp/bench. data/raw and data/backbone must exist (dvc repro
+download).
 """
 
 import argparse
@@ -21,6 +23,9 @@ from bench import cache, compare, corpus, markdown, project
 from stages.lib.core import outputs
 from stages.lib.core.paths import SPLITS
 
+# Sections of `--compare`: how fast the code is, apart from the machine.
+COMPARED = ["roofline", "embedded"]
+
 WORK = Path("tmp/bench").resolve()
 RESULTS = Path("metrics/bench.json")
 REPORT = Path("metrics/bench.md")
@@ -28,7 +33,9 @@ SECTIONS = {
     "embedded": "each stage against the tutorials' way, on the backbone of data/backbone",
     "all": "on all reviews, the stages that are too quick to time on a part of them",
     "base": "the same with DistilBERT-base's shapes and random weights",
+    "dag": "dvc repro of all models against the sum of the tutorials' way",
     "roofline": "FLOP/s relative to those of a matrix product",
+    "precision": "the matrix product in each precision, and whether auto is right",
     "growth": "time and memory at ten times the data",
     "memory": "peak memory by stage and precision",
     "corpus": "time and memory of the stages before the networks at 50,000 and 1,000,000 reviews",
@@ -41,28 +48,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reviews", type=int, default=1024, help="training reviews")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--only", nargs="+", choices=SECTIONS)
+    parser.add_argument("--compare", action="store_true", help="say what fell by more than 10%%")
     args = parser.parse_args()
+    sections = args.only or (COMPARED if args.compare else list(SECTIONS))
     if not all(map(Path.is_file, raw().values())) or not Path("data/backbone").is_dir():
         sys.exit("error: data/raw or data/backbone does not exist: run 'dvc repro download'")
 
-    results: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    results["machine"] = compare.machine()
-    for section in args.only:
+    machines: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    here = compare.machine()
+    key = f"{here['device']}, {here['precision']}"
+    if args.compare and key not in machines:
+        sys.exit(f"error: {RESULTS} has no figures of {key}: run 'make bench' here first")
+    before = machines.get(key, {})
+    # Figures of other machines and of other sections stay.
+    machines[key] = results = before | {"machine": here}
+    # Sections that do not depend on the number of reviews and of rounds.
+    alone = {"corpus": lambda: corpus.measure(WORK), "precision": compare.products}
+    for section in sections:
         print(f"{section}: {SECTIONS[section]}", file=sys.stderr)
         results[section] = {
             "date": datetime.now(timezone.utc).date().isoformat(),
             "reviews": args.reviews,
-            **(
-                corpus.measure(WORK)
-                if section == "corpus"
-                else run(section, args.rounds, args.reviews)
-            ),
+            **(alone[section]() if section in alone else run(section, args.rounds, args.reviews)),
         }
-        # Write after each section, so that a run that is stopped loses nothing.
-        outputs.write_json(RESULTS, results)
-        with outputs.replacing(REPORT) as aside:
-            aside.write_text(markdown.write(results), encoding="utf-8")
+        if not args.compare:
+            # Write after each section, so that a run that is stopped loses nothing.
+            outputs.write_json(RESULTS, machines)
+            with outputs.replacing(REPORT) as aside:
+                aside.write_text(markdown.write(machines), encoding="utf-8")
+    if args.compare:
+        fell = compare.fell(before, results)
+        print("\n".join(fell) or "nothing fell by more than 10%")
+        sys.exit(1 if fell else 0)
     print(REPORT.read_text())
 
 
@@ -80,8 +98,8 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         there = project.Project(
             WORK / section, project.sample(WORK / "all-reviews", sizes), embedded
         )
-        return compare.sides(there, rounds, compare.QUICK, epochs=3, whole_dag=False)
-    if section in ("embedded", "base"):
+        return compare.sides(there, rounds, compare.QUICK, epochs=3)
+    if section in ("embedded", "base", "dag"):
         # DistilBERT-base computes four times as much per token, and with random weights the scores
         # mean nothing, so fewer training and test reviews are used.
         small = section == "base"
@@ -90,7 +108,8 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         data = project.sample(WORK / f"reviews-{section}", splits)
         backbone = project.base_shapes(base) if small else embedded
         there = project.Project(WORK / section, data, backbone)
-        return compare.sides(there, rounds, whole_dag=not small)
+        measure = compare.dag if section == "dag" else compare.sides
+        return measure(there, rounds)
     if section == "growth":
         # Use more reviews than a pool of batches holds; otherwise the longest batch, which sets the
         # peak memory, would be shorter at x1.

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from bench.project import Project, Run
+from bench.roofline import products as roofline_products
 from stages.lib.encoder import precision
 
 TRAINED = ("finetune-head", "finetune-full", "lora")
@@ -88,9 +89,8 @@ def sides(
     pairs: tuple[tuple[str, str], ...] = PAIRS,
     *,
     epochs: int = 1,
-    whole_dag: bool,
 ) -> dict[str, Any]:
-    """Compare stages with their references, and the whole DAG with the sum of the references."""
+    """Compare stages with their references."""
     for name in TRAINED:
         project.set(name, epochs=epochs)
     project.set("svm", C=[0.01])
@@ -99,7 +99,6 @@ def sides(
     run_stage(project, "extract-cls-features")
     ours: dict[str, list[dict[str, float]]] = {name: [] for name, _ in pairs}
     theirs: dict[str, list[dict[str, float]]] = {name: [] for _, name in pairs}
-    dag: list[float] = []
     settings = _settings(project)
     for seed in tqdm(range(rounds), unit="round"):
         # With one epoch of few reviews, the seed alone changes scores by some points, on both
@@ -109,17 +108,9 @@ def sides(
             done = run_stage(project, name)
             runs.append(work(project, name) | {"process": done.seconds})
             for reference in (theirs_name for ours_name, theirs_name in pairs if ours_name == name):
-                done = project.module(
-                    "bench.theirs",
-                    reference,
-                    stdin=json.dumps(settings[reference] | {"seed": seed}),
-                )
-                result = json.loads(done.stdout.splitlines()[-1])
-                theirs[reference].append(result | {"process": done.seconds})
-        if whole_dag:
-            dag.append(_whole_dag(project))
+                theirs[reference].append(_reference(project, reference, settings, seed))
     tests = _reviews(project, "test")
-    result: dict[str, Any] = {
+    return {
         "rows": [
             _row(name, reference, ours[name], theirs[reference], tests) for name, reference in pairs
         ],
@@ -129,16 +120,65 @@ def sides(
         "train": _reviews(project, "train"),
         "test": tests,
     }
-    if whole_dag:
-        once = ("tokenize", "pipeline", "head", "full")
-        sums = [
-            sum(theirs[name][number]["process"] for name in once)
-            + 3 * theirs["lora"][number]["process"]
-            for number in range(rounds)
-        ]
-        ratio = round(statistics.median(sums) / statistics.median(dag), 2)
-        result["dag"] = {"ours": spread(dag), "theirs": spread(sums), "ratio": ratio}
-    return result
+
+
+def _reference(
+    project: Project, name: str, settings: dict[str, dict[str, Any]], seed: int
+) -> dict[str, Any]:
+    """Run a reference, and add the seconds of the whole process to its results."""
+    done = project.module("bench.theirs", name, stdin=json.dumps(settings[name] | {"seed": seed}))
+    return json.loads(done.stdout.splitlines()[-1]) | {"process": done.seconds}
+
+
+def dag(project: Project, rounds: int) -> dict[str, Any]:
+    """Compare dvc repro of all models with the sum of the references, LoRA three times."""
+    for name in TRAINED:
+        project.set(name, epochs=1)
+    settings = _settings(project)
+    ours, theirs = [], []
+    for seed in tqdm(range(rounds), unit="round"):
+        ours.append(_whole_dag(project))
+        once = {
+            name: _reference(project, name, settings, seed)["process"]
+            for name in ("tokenize", "pipeline", "head", "full", "lora")
+        }
+        theirs.append(sum(once.values()) + 2 * once["lora"])
+    ratio = round(statistics.median(theirs) / statistics.median(ours), 2)
+    return {"rounds": rounds, "ours": spread(ours), "theirs": spread(theirs), "ratio": ratio}
+
+
+def products() -> dict[str, Any]:
+    """Measure the matrix product in each precision, and judge what `auto` chooses."""
+    found = roofline_products()
+    chosen = precision.resolve("auto")
+    return {"products": found, "auto": chosen, "right": found[chosen] == max(found.values())}
+
+
+def fell(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """List the figures of speed that are more than 10% lower than before, in sections of both."""
+    one, two = _speeds(before), _speeds(after)
+    return [
+        f"{name}: {one[name]:.3g} to {speed:.3g} ({speed / one[name] - 1:+.0%})"
+        for name, speed in two.items()
+        if name in one and speed < 0.9 * one[name]
+    ]
+
+
+def _speeds(results: dict[str, Any]) -> dict[str, float]:
+    """Return shares of the matrix product and ratios to the references, which are the code's own.
+
+    Reviews per second depend on what else the machine does.
+    """
+    roofs = {
+        f"roofline, {shape}, {step}": share * section["useful"][step]
+        for shape, section in results.get("roofline", {}).items()
+        if isinstance(section, dict) and "useful" in section
+        for step, share in section["shares"].items()
+    }
+    return roofs | {
+        f"{row['ours']} against {row['theirs']}": row["ratio"]["median"]
+        for row in results.get("embedded", {}).get("rows", [])
+    }
 
 
 def _head_with_extraction(project: Project, ours: dict[str, Any], theirs: dict[str, Any]) -> float:

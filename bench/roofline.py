@@ -1,16 +1,20 @@
 """Measure the FLOP/s of extraction and training steps relative to those of a matrix product.
 
     python -m bench.roofline {fp32,bf16,fp16}
+    python -m bench.roofline products
 
 Run it in a project with data/tokenized and data/backbone. The steps use the same parts as the
-stages; FLOPs are counted by PyTorch's own counter and include padding. One line of JSON goes to
-standard output.
+stages; FLOPs are counted by PyTorch's own counter and include padding. `useful` is the share of
+tokens that are not padding. `products` measures only the matrix products of the precisions between
+which `auto` chooses, and needs no data. One line of JSON goes to standard output.
 """
 
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,7 +24,7 @@ from stages import lora
 from stages.lib.core import declarations, manifest, paths
 from stages.lib.encoder import batches, first_token, precision, tokens
 from stages.lib.schema import params
-from stages.lib.training import classifier, dropout
+from stages.lib.training import classifier, dropout, narrow
 
 STEPS = 12
 WARMUP = 3
@@ -50,8 +54,26 @@ def matmul_peak(dtype: torch.dtype) -> float:
     return 2 * size**3 / best(lambda: one @ one, 7)
 
 
-def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> tuple[float, float]:
-    """Measure FLOP/s and FLOPs per review over the batches; the first WARMUP only warm up."""
+def products() -> dict[str, float]:
+    """Measure the products of the two precisions between which `auto` chooses on this device."""
+    sixteen = "fp16" if torch.cuda.is_available() else "bf16"
+    return {name: matmul_peak(precision.DTYPES[name]) for name in ("fp32", sixteen)}
+
+
+@dataclass(frozen=True)
+class Achieved:
+    """FLOP/s, FLOPs per review, and the share of tokens that are not padding."""
+
+    speed: float
+    flops_per_review: float
+    useful: float
+
+
+def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> Achieved:
+    """Measure a step over the batches; the first WARMUP only warm up.
+
+    The counted pass warms up the other shapes.
+    """
     for batch in data[:WARMUP]:
         step(batch)
     counter = FlopCounterMode(display=False)
@@ -65,11 +87,14 @@ def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> t
 
     flops = counter.get_total_flops()
     reviews = sum(len(batch["input_ids"]) for batch in data[WARMUP:])
-    return flops / best(run, 3), flops / reviews
+    masks = torch.cat([batch["attention_mask"].flatten() for batch in data[WARMUP:]])
+    return Achieved(flops / best(run, 3), flops / reviews, masks.float().mean().item())
 
 
-def padded(split: tokens.Tokens, sampler: Iterator[list[int]]) -> list[dict[str, torch.Tensor]]:
-    collate = tokens.Collator(0)
+def padded(
+    split: tokens.Tokens, sampler: Iterator[list[int]], multiple: int
+) -> list[dict[str, torch.Tensor]]:
+    collate = tokens.Collator(0, multiple, int(split.lengths.max()))
     chosen = [rows for rows, _ in zip(sampler, range(WARMUP + STEPS), strict=False)]
     return [
         {name: tensor.to(precision.device()) for name, tensor in batch.items()}
@@ -79,13 +104,16 @@ def padded(split: tokens.Tokens, sampler: Iterator[list[int]]) -> list[dict[str,
 
 def main(float_format: str) -> None:
     dtype, device = precision.DTYPES[float_format], precision.device()
+    multiple = precision.multiple(float_format)
     split = tokens.load("train")
     settings = params.parse(declarations.read_yaml(params.PATH))
 
     model = AutoModel.from_pretrained(paths.BACKBONE).eval()
     first_token.keep_first(model)
     model.to(device, dtype)
-    budget = batches.TokenBudget(split.lengths, settings.extract_cls_features.tokens_per_batch)
+    budget = batches.TokenBudget(
+        batches.widths(split.lengths, multiple), settings.extract_cls_features.tokens_per_batch
+    )
     # The longest batches come first, so take batches of all lengths.
     order = torch.linspace(0, len(budget.batches) - 1, WARMUP + STEPS).long().tolist()
 
@@ -94,7 +122,9 @@ def main(float_format: str) -> None:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
     results = {
-        "extraction": achieved(extract, padded(split, iter([budget.batches[i] for i in order])))
+        "extraction": achieved(
+            extract, padded(split, iter([budget.batches[i] for i in order]), multiple)
+        )
     }
     for name, adapt in (
         ("full", lambda model: model),
@@ -120,12 +150,26 @@ def main(float_format: str) -> None:
             optimizer.zero_grad()  # noqa: B023
 
         sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
-        results[name] = achieved(step, padded(split, iter(sampler)))
+        on_cpu = float_format == "bf16" and device.type == "cpu"
+        with narrow.narrowed(trained, dtype) if on_cpu else nullcontext():
+            results[name] = achieved(step, padded(split, iter(sampler), multiple))
     peak = matmul_peak(dtype)
-    shares = {name: speed / peak for name, (speed, _) in results.items()}
-    flops = {name: flops for name, (_, flops) in results.items()}
-    print(json.dumps({"peak": peak, "shares": shares, "flops_per_review": flops}))
+    print(
+        json.dumps(
+            {
+                "peak": peak,
+                "shares": {name: result.speed / peak for name, result in results.items()},
+                "useful": {name: result.useful for name, result in results.items()},
+                "flops_per_review": {
+                    name: result.flops_per_review for name, result in results.items()
+                },
+            }
+        )
+    )
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    if sys.argv[1] == "products":
+        print(json.dumps(products()))
+    else:
+        main(sys.argv[1])
