@@ -43,8 +43,8 @@ LIBRARIES = (
     "pydantic.root_model", "pygit2", "requests", "rich.console", "rich.table", "ruamel.yaml",
     "safetensors.numpy", "safetensors.torch", "scipy.optimize", "scipy.stats", "scmrepo.git",
     "sklearn.metrics", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm",
-    "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "tabulate", "torch",
-    "torch.utils.data",
+    "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "sympy", "tabulate",
+    "torch", "torch.utils.data",
 )  # fmt: skip
 # These import huggingface_hub, which reads the variables of the Hub then.
 OF_THE_HUB = (
