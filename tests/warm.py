@@ -7,7 +7,7 @@ run the code of the project in their directory: the server has imported third-pa
 
 Real interpreters are started where a test needs a shell, a launcher, a process group or a signal,
 or sets a variable that a library reads while it is imported; for the project on real reviews
-(`embedded`); and everywhere if the environment variable TESTS_COLD is set.
+(`embedded`); and everywhere if the variable TESTS_COLD is set, or the system is not Linux.
 """
 
 import atexit
@@ -108,8 +108,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, by a fork where that is the same as a new process."""
     is_ours = command[0] == "dvc" or tuple(command[:2]) == ("python", "-m")
+    is_cold = "TESTS_COLD" in env or sys.platform != "linux"
     changed = changes(ENVIRONMENT, env)
-    if not is_ours or "TESTS_COLD" in env or not all(map(HUBS.fullmatch, changed)):
+    if not is_ours or is_cold or not all(map(HUBS.fullmatch, changed)):
         return subprocess.run(
             command, cwd=cwd, env=env, capture_output=True, text=True, check=False
         )
