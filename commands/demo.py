@@ -23,23 +23,29 @@ from stages.lib.sources import local
 
 REVIEWS = 64
 KEPT = Path("tmp/demo")
-# Outputs of the whole data have no place in the copy.
-_OUTPUTS = ("dvc.lock", "metrics", "data")
 
 
 def copy_project(copy: Path) -> None:
     """Copy the project's files to `copy`, a DVC repository of its own on 64 reviews per split."""
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    try:
+        with Repo() as mine:
+            cache = mine.cache.local_cache_dir
+            outputs = [Path(str(out)) for each in mine.index.stages for out in each.outs]
+    except DvcException as error:
+        raise InputError(str(error)) from None
     new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "stages")
-    for name in filter(None, (_git("ls-files", "-z") + new).split("\0")):
-        if Path(name).parts[0] not in _OUTPUTS and Path(name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(name, copy / name)
+    for file in map(Path, filter(None, (_git("ls-files", "-z") + new).split("\0"))):
+        # Outputs of the whole data have no place in the copy, nor has what DVC knows of them. The
+        # user's own data are read where they are.
+        made = any(file.is_relative_to(output) for output in outputs)
+        if file.is_file() and not made and file.name != "dvc.lock" and file.suffix != ".dvc":
+            (copy / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy / file)
     if Path(".dvc/config.local").is_file():
         shutil.copy(".dvc/config.local", copy / ".dvc")
-    with Repo() as mine:
-        cache = mine.cache.local_cache_dir
     with Repo(str(copy), uninitialized=True) as other, other.config.edit("local") as config:
         config["cache"]["dir"] = cache
         # The copy is in no repository of git, not in the one around it either.

@@ -59,6 +59,7 @@ def plan(repo: "Repo", changes: dict[str, list[Any]]) -> list[Planned]:
     from networkx import topological_sort
 
     graph = repo.index.graph
+    order = [each.addressing for each in repo.index.stages]
     planned: dict[str, Planned] = {}
     # Edges lead from a stage to those that it reads from.
     for each in reversed(list(topological_sort(graph))):
@@ -66,10 +67,9 @@ def plan(repo: "Repo", changes: dict[str, list[Any]]) -> list[Planned]:
         made = {str(out) for other in graph.successors(each) for out in other.outs}
         reasons = list(_reasons(each, changes.get(each.addressing, []), made))
         if earlier := [name for name in before if name in planned]:
-            reasons.append(f"after {earlier[0]}")
+            reasons.append(f"after {max(earlier, key=order.index)}")
         if reasons:
             planned[each.addressing] = Planned(each.addressing, reasons, _costs(each))
-    order = [each.addressing for each in repo.index.stages]
     return sorted(planned.values(), key=lambda item: order.index(item.name))
 
 

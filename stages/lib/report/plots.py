@@ -20,11 +20,23 @@ def tables(results: Results) -> dict[str, pd.DataFrame]:
     lengths = accuracy_by_length(results)
 
     def cost(model: str) -> pd.DataFrame:
-        right, costs = results.right(model, "test"), results.costs[model]
-        interval = statistics.wilson(int(right.sum()), len(right))
-        columns = {"accuracy": right.mean(), "low": interval.low, "high": interval.high}
-        columns |= {"parameters": costs["trainable_parameters"], "seconds": costs["seconds"]}
-        return pd.DataFrame([columns | {"megabytes": costs["size_bytes"] / 1e6}])
+        costs, interval = results.costs[model], results.interval(model, "test")
+        columns = {
+            "accuracy": results.accuracy(model, "test"),
+            "low": interval.low,
+            "high": interval.high,
+            "parameters": costs["trainable_parameters"],
+            "seconds": costs["seconds"],
+            "megabytes": costs["size_bytes"] / 1e6,
+        }
+        return pd.DataFrame([columns])
+
+    def seeds(model: str) -> pd.DataFrame:
+        found = results.seeds
+        of = {split: results.by_seed(model, split, "accuracy") for split in ("validation", "test")}
+        # A model without a seed has one run.
+        numbers = [found.last[model], *(run.seed for run in found.others[model])]
+        return pd.DataFrame({"seed": ["" if n is None else str(n) for n in numbers]} | of)
 
     def confusion(model: str) -> pd.DataFrame:
         rows = results.predictions[model]["test"]
@@ -52,6 +64,8 @@ def tables(results: Results) -> dict[str, pd.DataFrame]:
         "reliability": lambda model: bins_of_reliability(results, model),
         "length": by_length,
     } | {f"curve-{name.replace('/', '-')}": curve(name) for name in CURVES}
+    if results.several_seeds:
+        by_model["seeds"] = seeds
     return {
         key: pd.concat([of(model).assign(model=model) for model in results.models])
         for key, of in by_model.items()

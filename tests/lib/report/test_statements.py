@@ -596,3 +596,15 @@ def test_a_subset_is_called_a_demonstration_at_the_top(of):
     assert "**This is a demonstration** on 64 reviews per split" in report.lead[0].markdown
     whole = overview.write(of(provenance=experiment.OFFICIAL))
     assert (whole.title.startswith("Demonstration"), list(whole.lead)) == (False, [])
+
+
+def test_every_picture_has_its_data_with_several_seeds_too(with_seeds):
+    written = overview.write(with_seeds(FOUR | {"svm": []}))
+    assert {figure.key for figure in written.figures} == set(written.data)
+    rows = written.data["seeds"].rows
+    assert len(rows) == 5 * (len(FOUR) - 1) + 1
+    assert rows[:3] == [
+        ["svm", "0", "0.73", "0.73"],
+        ["finetune-head", "0", "0.74", "0.74"],
+        ["finetune-head", "1", "0.744", "0.744"],
+    ]
