@@ -10,7 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, write_reviews
 
+from bench import __main__ as main
 from bench import compare, corpus, markdown, plan, project
+
+MACHINE = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
 
 
 @pytest.fixture
@@ -75,8 +78,7 @@ def test_the_figures_of_a_corpus_stand_beside_their_ratios():
     figures |= {"large": {"seconds": 19.0, "memory_mb": 330.0}}
     figures |= {"seconds_ratio": 19.0, "memory_mb_ratio": 1.1}
     section = {"small": 50_000, "large": 1_000_000, "stages": {"svm": figures}, "date": "d"}
-    machine = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
-    text = markdown.write({"machine": machine, "corpus": section})
+    text = markdown.write({"x, fp32": {"machine": MACHINE, "corpus": section}})
     (row,) = [line for line in text.splitlines() if line.startswith("| svm")]
     assert [cell.strip() for cell in row.strip("|").split("|")] == [
         "svm", "1.0", "19.0", "19.0", "300", "330", "1.10"
@@ -125,24 +127,119 @@ def row(ours, theirs):
 
 
 def report(*rows):
-    machine = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
-    spread = {"median": 2.0, "min": 1.0, "max": 3.0}
     section = {
         "rows": list(rows),
         "head_with_extraction": 3.0,
-        "dag": {"ours": spread, "theirs": spread, "ratio": 1.0},
         "rounds": 3,
         "epochs": 1,
         "train": 100,
         "test": 1000,
         "date": "2026-01-01",
     }
-    return markdown.write({"machine": machine, "embedded": section})
+    return markdown.write({"x, fp32": {"machine": MACHINE, "embedded": section}})
 
 
 def test_accuracies_agree_where_their_intervals_overlap():
     assert "0.800 / 0.810, agree" in report(row(0.80, 0.81))
     assert "0.700 / 0.810, differ" in report(row(0.70, 0.81))
+
+
+def roofline(share, useful=1.0):
+    """Return the section of a machine whose LoRA step reaches `share` of the matrix product."""
+    figures = {
+        "precision": "fp32",
+        "peak": 1e11,
+        "shares": {"lora": share},
+        "useful": {"lora": useful},
+        "flops_per_review": {"lora": 1e9},
+    }
+    return {"embedded": figures, "base": figures, "date": "d"}
+
+
+def test_another_machine_adds_a_column():
+    machines = {
+        "x, fp32": {"machine": MACHINE, "roofline": roofline(0.5)},
+        "y, bf16": {"machine": MACHINE | {"device": "y"}, "roofline": roofline(0.4, 0.9)},
+    }
+    lines = markdown.write(machines).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    (header,) = [row for row in rows if row[0] == "backbone"]
+    figures = next(row for row in rows if row[0] == "the backbone of data/backbone")
+    found = dict(zip(header, figures, strict=True))
+    assert (found["share (A)"], found["useful (A)"]) == ("50%", "50%")
+    assert (found["share (B)"], found["useful (B)"]) == ("40%", "36%")
+    assert "- A: x, 2 threads, fp32; torch 2, Python 3" in lines
+    assert "- B: y, 2 threads, fp32; torch 2, Python 3" in lines
+
+
+def test_what_fell_by_more_than_a_tenth_is_listed():
+    before = {"roofline": roofline(0.5), "embedded": {"rows": [row(0.8, 0.8)]}}
+    slower = row(0.8, 0.8) | {"ratio": {"median": 1.7, "min": 1.0, "max": 3.0}}
+    after = {"roofline": roofline(0.46), "embedded": {"rows": [slower]}}
+    assert compare.fell(before, before) == []
+    assert compare.fell(before, after) == ["lora against lora: 2 to 1.7 (-15%)"]
+    assert compare.fell(before, {"roofline": roofline(0.5, useful=0.8)}) == [
+        "roofline, embedded, lora: 0.5 to 0.4 (-20%)",
+        "roofline, base, lora: 0.5 to 0.4 (-20%)",
+    ]
+    # Figures of a machine without the section say nothing.
+    assert compare.fell({}, after) == []
+
+
+@pytest.fixture
+def bench(raw, tmp_path, monkeypatch, capsys):
+    """A function that runs `python -m bench` with a share of the LoRA step, and its output."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/backbone").mkdir()
+    (tmp_path / "metrics").mkdir()
+
+    def run(share, *arguments, device="x"):
+        monkeypatch.setattr(main, "run", lambda *_: roofline(share))
+        monkeypatch.setattr(compare, "machine", lambda: MACHINE | {"device": device})
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        main.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_run_keeps_the_figures_of_other_machines_and_sections(bench):
+    old = {"machine": MACHINE, "nothing": {"ratio": 1.0}}
+    main.RESULTS.write_text(json.dumps({"x, fp32": old, "y, fp32": old}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(markdown, "write", ", ".join)
+        assert bench(0.5, "--only", "roofline", device="z") == "x, fp32, y, fp32, z, fp32\n"
+        bench(0.4, "--only", "roofline")
+    written = json.loads(main.RESULTS.read_text())
+    assert written["x, fp32"]["nothing"] == {"ratio": 1.0}
+    assert written["x, fp32"]["roofline"]["embedded"]["shares"] == {"lora": 0.4}
+    assert written["y, fp32"] == old
+    assert written["z, fp32"]["roofline"]["embedded"]["shares"] == {"lora": 0.5}
+
+
+def test_a_comparison_writes_nothing_and_fails_where_something_fell(bench):
+    only = ["--only", "roofline"]
+    with pytest.raises(SystemExit, match="has no figures of x, fp32: run 'make bench' here first"):
+        bench(0.5, "--compare", *only)
+    bench(0.5, *only)
+    before = main.RESULTS.read_bytes(), main.REPORT.read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        bench(0.49, "--compare", *only)
+    assert ended.value.code == 0
+    with pytest.raises(SystemExit) as ended:
+        bench(0.4, "--compare", *only)
+    assert ended.value.code == 1
+    assert (main.RESULTS.read_bytes(), main.REPORT.read_bytes()) == before
+
+
+@pytest.mark.parametrize(("bf16", "right"), [(2e11, False), (9e10, True)])
+def test_auto_is_right_if_its_product_is_the_faster(monkeypatch, bf16, right):
+    monkeypatch.setattr(compare.precision, "resolve", lambda _: "fp32")
+    monkeypatch.setattr(compare, "roofline_products", lambda: {"fp32": 1e11, "bf16": bf16})
+    found = compare.products()
+    assert (found["auto"], found["right"]) == ("fp32", right)
+    text = markdown.write({"x": {"machine": MACHINE, "precision": found | {"date": "d"}}})
+    assert f"`auto` is fp32, which is {'' if right else 'not '}the faster one." in text
 
 
 @pytest.mark.parametrize("known", [True, False])
