@@ -205,7 +205,7 @@ def prepare(name: str, repository: str, folder: Path) -> None:
 
 def base_on_the_hub() -> Base | None:
     """The encoder's id and commit, where the Hub has it as it was used here."""
-    about = manifest.read(BACKBONE)
+    about = manifest.read_provenance(BACKBONE)
     config = json.loads((BACKBONE / "config.json").read_text(encoding="utf-8"))
     # What a classifier reads of a ModernBERT the download stage decides; the Hub's config may say
     # something else.

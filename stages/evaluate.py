@@ -9,9 +9,8 @@ metrics  metrics/<model>.json
 """
 
 import argparse
-import json
 
-from stages.lib.core import outputs, stage
+from stages.lib.core import metrics, outputs, stage
 from stages.lib.core.paths import METRICS
 from stages.lib.schema import params
 
@@ -24,11 +23,11 @@ def main() -> None:
     from stages.lib.core import predictions
     from stages.lib.scores import scoring
 
-    facts = json.loads((METRICS / "download.json").read_text(encoding="utf-8"))
+    facts = metrics.read(METRICS / "download.json", metrics.Download)
     scores = scoring.of_predictions(predictions.read(name), list(facts["train"]["labels"]))
     # More columns would not fit a terminal; the model's card has precision and recall too.
-    shown = {
-        split: {score: values[score] for score in ("accuracy", "f1")}
+    shown: dict[str, metrics.Scores] = {
+        split: {"accuracy": values["accuracy"], "f1": values["f1"]}
         for split, values in scores.items()
     }
     outputs.write_json(METRICS / f"{name}.json", shown)

@@ -10,8 +10,10 @@ writes   metrics/report.md; metrics/report/ with its pictures and the data of DV
 
 from typing import TYPE_CHECKING
 
-from stages.lib.core import manifest, outputs, paths, stage
-from stages.lib.core.paths import COSTS, CURVES, METRICS, RAW, SPLITS
+from stages.lib.core import manifest, metrics, outputs, paths, stage
+from stages.lib.core.costs import ClaimsCosts, ModelCosts
+from stages.lib.core.metrics import Claims, Download
+from stages.lib.core.paths import COSTS, CURVES, METRICS, RAW
 from stages.lib.models import registry
 from stages.lib.schema import params
 
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
 MARKDOWN = paths.METRICS / "report.md"
 PAGE = paths.METRICS / "report.html"
 PICTURES = paths.METRICS / "report"
-
-MEASURED: tuple[str, ...] = ("trainable_parameters", "total_parameters", "seconds")
-MEASURED += ("samples_per_second", "peak_memory_mb", "size_bytes", "precision", "device")
 
 
 def load() -> "Results":
@@ -41,14 +40,14 @@ def load() -> "Results":
     results = inputs.Results(
         models=models,
         labels=labels,
-        download=inputs.read_json(METRICS / "download.json", "reviews", "backbone", *SPLITS),
+        download=metrics.read(METRICS / "download.json", Download),
         scores={name: scoring.of_predictions(rows[name], labels) for name in models},
-        costs={name: inputs.read_json(COSTS / f"{name}.json", *MEASURED) for name in models},
+        costs={name: metrics.read(COSTS / f"{name}.json", ModelCosts) for name in models},
         predictions={name: inputs.by_split(rows[name]) for name in models},
         texts=inputs.read_texts(RAW / "test.parquet"),
         curves={name: inputs.read_curves(CURVES / name) for name in models},
-        claims=inputs.read_json(METRICS / "claims.json", "merge", "swap"),
-        claims_costs=inputs.read_json(COSTS / "claims.json", "device", "fp32", "mixed"),
+        claims=metrics.read(METRICS / "claims.json", Claims),
+        claims_costs=metrics.read(COSTS / "claims.json", ClaimsCosts),
         seeds=inputs.read_seeds(models),
         rule=rule,
     )

@@ -13,10 +13,11 @@ reviews, 579 MB for 50,000) or as a stream (803 MB and 576 MB).
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stages.lib.core import costs, distributions, manifest, outputs, paths, stage
 from stages.lib.core.errors import InputError
+from stages.lib.core.metrics import Tokens
 from stages.lib.core.paths import BACKBONE, RAW, SPLITS, TOKENIZED
 from stages.lib.schema import params
 
@@ -80,7 +81,7 @@ def main() -> None:
     schema = pa.schema([("input_ids", pa.list_(pa.int32())), ("label", pa.int64())])
     raw = {name: RAW / f"{name}.parquet" for name in SPLITS}
     sizes = {name: parquet.count(path) for name, path in raw.items()}
-    facts: dict[str, Any] = {}
+    facts: dict[str, Tokens] = {}
     start = time.perf_counter()
     with outputs.replacing_directory(TOKENIZED) as directory:
         manifest.write(directory, {**manifest.read(RAW), "max_length": limit})

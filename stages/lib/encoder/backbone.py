@@ -1,19 +1,19 @@
 """Loading the backbone and verifying the properties that the stages rely on."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import transformers
 from transformers import AutoModel, PreTrainedModel
 
 from stages.lib.core.errors import InputError
+from stages.lib.core.metrics import Encoder
 from stages.lib.encoder import tokenizer as tokenizers
 
 PROBE = ["a gorgeous, witty, seductive movie", "simplistic, silly and tedious"]
 
 
-def load_verified(directory: Path) -> tuple[PreTrainedModel, int, dict[str, Any]]:
+def load_verified(directory: Path) -> tuple[PreTrainedModel, int, Encoder]:
     """Return the backbone in eval mode and float32, its padding id, and the verified facts.
 
     The download stage has already checked that the files belong together (see
@@ -36,7 +36,7 @@ def load_verified(directory: Path) -> tuple[PreTrainedModel, int, dict[str, Any]
         raise InputError(f"{directory}: hidden state is {tuple(hidden.shape)}, expected {expected}")
     if not hidden.isfinite().all():
         raise InputError(f"{directory}: hidden states are not finite: the weights are broken")
-    facts = {
+    facts: Encoder = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "layers": model.config.num_hidden_layers,
         "dim": model.config.hidden_size,

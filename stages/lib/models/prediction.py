@@ -36,7 +36,7 @@ MOST = 512
 class Model:
     """A model that computes the probabilities of `labels` from texts."""
 
-    labels: list[str]
+    labels: Sequence[str]
     tokenizer: PreTrainedTokenizerBase
     max_length: int
     network: PreTrainedModel | PeftModel
@@ -147,7 +147,7 @@ def _of_logits(directory: Path, network: PreTrainedModel | PeftModel) -> Model:
     )
 
 
-def _labels(directory: Path) -> list[str] | None:
+def _labels(directory: Path) -> Sequence[str] | None:
     """Read the label names saved with the pipeline's own models; None for other models."""
     return manifest.read(directory)["labels"] if (directory / manifest.FILE).is_file() else None
 

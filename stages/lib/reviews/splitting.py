@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.lib.core.errors import InputError
+from stages.lib.core.manifest import Assembly, Provenance
 from stages.lib.core.paths import SPLITS
 from stages.lib.reviews.reading import ROWS
 
@@ -71,7 +72,7 @@ class Reviews(NamedTuple):
 
     splits: Splits
     labels: Sequence[str]
-    provenance: dict[str, Any]
+    provenance: Provenance
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,12 @@ def _store(files: Files) -> _Stored:
 
 def assemble(
     files: Mapping[str, Files], *, seed: int, order: Sequence[str] | None = None
-) -> tuple[Splits, list[str], dict[str, Any]]:
+) -> tuple[Splits, list[str], Assembly]:
     """Return the three splits, the label names, and facts about how the splits were made.
 
     `files` must include train; validation and test are split from it if they are missing. `order`
-    lists the labels in the order that the dataset defines, if it defines one. The facts have the
-    key "labels", which maps each value to its name, and "split" if a split was made here. Raises
-    InputError for labels that cannot be used and for too few reviews of a label.
+    lists the labels in the order that the dataset defines, if it defines one. Raises InputError for
+    labels that cannot be used and for too few reviews of a label.
     """
     stored = {name: _store(of_split) for name, of_split in files.items()}
     names = _names(stored, order)
@@ -138,7 +138,7 @@ def assemble(
         for name, of_split in stored.items()
     }
     place = stored["train"].place
-    facts: dict[str, Any] = {"labels": names}
+    facts: Assembly = {"labels": names}
     missing = [name for name in SPLITS[1:] if name not in splits]
     if missing:
         splits |= split(splits["train"], missing, seed, list(names), place)

@@ -2,27 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from stages.lib.core import distributions, parquet
+from stages.lib.core.metrics import Split, Statistics
 from stages.lib.core.paths import SPLITS
 from stages.lib.reviews.reading import ROWS
 from stages.lib.reviews.splitting import digests
 
 
-def describe(directory: Path, labels: Sequence[str]) -> dict[str, Any]:
+def describe(directory: Path, labels: Sequence[str]) -> Statistics:
     """Compute statistics for each split of data/raw: counts by label name, word lengths, exact
     duplicates within and across splits (by digest), and texts with conflicting labels in a split.
 
     `labels` are the label names. Lengths are in words; the tokenize stage counts tokens.
     """
-    facts: dict[str, Any] = {}
+    facts: dict[str, Split] = {}
     texts: dict[str, np.ndarray] = {}
     for name in SPLITS:
         facts[name], texts[name] = _describe_split(directory / f"{name}.parquet", labels)
-    return facts | {
+    return {
+        "train": facts["train"],
+        "validation": facts["validation"],
+        "test": facts["test"],
         "duplicates_across_splits": {
             f"{first}_{second}": len(
                 np.intersect1d(texts[first], texts[second], assume_unique=True)
@@ -32,11 +35,11 @@ def describe(directory: Path, labels: Sequence[str]) -> dict[str, Any]:
                 ("train", "test"),
                 ("validation", "test"),
             )
-        }
+        },
     }
 
 
-def _describe_split(path: Path, labels: Sequence[str]) -> tuple[dict[str, Any], np.ndarray]:
+def _describe_split(path: Path, labels: Sequence[str]) -> tuple[Split, np.ndarray]:
     """Return the statistics of a split and the digests of its distinct texts."""
     found, numbers, words, empty = [], [], [], 0
     with parquet.opened(path) as file:

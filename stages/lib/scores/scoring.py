@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
+from stages.lib.core.metrics import AllScores
 
-def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> dict[str, float]:
+
+def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> AllScores:
     """Compute accuracy, F1, precision and recall from labels and predictions, both int [reviews].
 
     With two classes, the last three are those of the second (positive) class; with more, they are
@@ -22,7 +24,7 @@ def scores(labels: np.ndarray, predictions: np.ndarray, *, classes: int) -> dict
     }
 
 
-def of_predictions(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[str, float]]:
+def of_predictions(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, AllScores]:
     """Compute the scores by split from the rows of data/predictions/<name>.csv."""
     numbers = {name: number for number, name in enumerate(labels)}
     return {
@@ -37,5 +39,10 @@ def of_predictions(rows: pd.DataFrame, labels: Sequence[str]) -> dict[str, dict[
     }
 
 
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {key: round(value, 6) for key, value in values.items()}
+def _rounded(values: AllScores) -> AllScores:
+    return {
+        "accuracy": round(values["accuracy"], 6),
+        "f1": round(values["f1"], 6),
+        "precision": round(values["precision"], 6),
+        "recall": round(values["recall"], 6),
+    }

@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session, validate_repo_id
 
 from stages.lib.core.errors import InputError
+from stages.lib.core.manifest import Provenance
 from stages.lib.core.paths import SPLITS
 from stages.lib.reviews.reading import ROWS, read, validate
 from stages.lib.reviews.splitting import Reviews, assemble
@@ -117,7 +118,8 @@ def _official_reviews(dataset: Dataset) -> Reviews:
     }
     splits, labels, facts = assemble(files, seed=dataset.split_seed)
     sha256 = {name: checksums.sha256(path) for name, path in paths.items()}
-    return Reviews(splits, labels, _provenance(DATASET, DATASET_REVISION, sha256) | facts)
+    provenance = _provenance(DATASET, DATASET_REVISION, sha256)
+    return Reviews(splits, labels, {**provenance, **facts})
 
 
 def _other_reviews(dataset: Dataset) -> Reviews:
@@ -155,10 +157,10 @@ def _other_reviews(dataset: Dataset) -> Reviews:
         splits, labels, facts = assemble(files, seed=dataset.split_seed, order=names)
     if unlabelled:
         facts["unlabelled"] = f"{' and '.join(unlabelled)} of the dataset not used: no labels"
-    provenance = {"source": "hub", "repository": repository, "revision": commit}
+    provenance: Provenance = {"source": "hub", "repository": repository, "revision": commit}
     if dataset.config:
         provenance["config"] = dataset.config
-    return Reviews(splits, labels, provenance | facts)
+    return Reviews(splits, labels, {**provenance, **facts})
 
 
 def _resolve_dataset(name: str) -> tuple[str, str]:
@@ -267,7 +269,7 @@ def is_official_backbone(name: str) -> bool:
     return name in (BACKBONE, f"{BACKBONE}@{BACKBONE_REVISION}")
 
 
-def backbone(directory: Path, name: str = BACKBONE) -> dict[str, Any]:
+def backbone(directory: Path, name: str = BACKBONE) -> Provenance:
     """Fill `directory` with the encoder `name` (id or id@revision) and return its provenance.
 
     Raises InputError for an error response, a checksum mismatch, an unsupported architecture, and a
@@ -320,7 +322,7 @@ def _backbone_names(repository: str, commit: str, where: str) -> set[str]:
             }
 
 
-def _provenance(repository: str, revision: str, sha256: str | dict[str, str]) -> dict[str, Any]:
+def _provenance(repository: str, revision: str, sha256: str | dict[str, str]) -> Provenance:
     return {
         "source": "hub",
         "repository": repository,

@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from stages.lib.core.errors import InputError
+from stages.lib.core.manifest import Provenance
 from stages.lib.core.paths import SPLITS
 from stages.lib.reviews.reading import READERS, read
 from stages.lib.reviews.splitting import Reviews, assemble
@@ -62,8 +62,8 @@ def reviews(dataset: Dataset) -> Reviews:
         for of_split in paths.values()
         for file in of_split
     }
-    provenance = {"source": "local", "path": str(path), "sha256": sha256}
-    return Reviews(splits, labels, provenance | facts)
+    provenance: Provenance = {"source": "local", "path": str(path), "sha256": sha256}
+    return Reviews(splits, labels, {**provenance, **facts})
 
 
 def _single_file(path: Path) -> Path:
@@ -149,7 +149,7 @@ def _or(names: Iterable[str]) -> str:
     return f"{', '.join(first)} or {last}"
 
 
-def backbone(source: Path, directory: Path) -> dict[str, Any]:
+def backbone(source: Path, directory: Path) -> Provenance:
     """Copy an encoder from `source` to `directory` and return its provenance.
 
     Raises InputError for a directory without config, safetensors weights or tokenizer, and for an

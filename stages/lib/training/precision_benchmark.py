@@ -18,7 +18,7 @@ STEPS = 20
 LR = 5e-5
 
 
-def measure(float_format: str, seed: int) -> dict[str, float]:
+def measure(float_format: str, seed: int) -> costs.Steps:
     """Measure reviews per second and the memory of a step in MB.
 
     `float_format` is fp32, bf16 or fp16. At 16 bit, the weights stay in float32 and the computation
