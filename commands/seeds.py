@@ -1,14 +1,16 @@
 """Compute the mean and standard deviation of each model over the seeds of finished experiments.
 
-    dvc exp run --queue -S 'seed=1,2,3,4,5' && dvc queue start
-    python -m commands.seeds
+    dvc exp run --queue -S 'seed=0,1,2,3,4' && dvc queue start
+    python -m commands.seeds --save && dvc repro report
 
 This command is not a stage. It reads the experiments of the current commit from `dvc exp show
 --json`, and dvc.lock as each experiment left it. Runs of a model that differ in anything but the
-seed (a parameter, code, data) have separate rows, labelled by what differs.
+seed (a parameter, code, data) have separate rows, labelled by what differs. `--save` adds the runs
+that differ from dvc.lock in nothing but the seed to metrics/seeds.json, which the report reads.
 """
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -21,11 +23,15 @@ from ruamel.yaml import YAML
 from commands import ending
 from stages.lib.core import declarations, stage
 from stages.lib.core.errors import InputError
+from stages.lib.core.paths import COSTS, PREDICTIONS
+from stages.lib.models import registry
+from stages.lib.report import seeds as collection
+from stages.lib.report.seeds import Run
 
 SCORES = ("validation.accuracy", "validation.f1", "test.accuracy", "test.f1")
 HEADINGS = ("val. accuracy", "val. F1", "test accuracy", "test F1")
 NOTE = "Mean ± standard deviation (n - 1) over seeds; a single seed has none."
-HINT = "dvc exp run --queue -S 'seed=1,2,3,4,5', then dvc queue start"
+HINT = f"{collection.QUEUE}, then dvc queue start"
 
 Json = dict[str, Any]
 
@@ -102,6 +108,88 @@ def measured(experiment: Json, lock: Json) -> tuple[list[Json], set[str]]:
             row = {"model": model, "seed": params["seed"], "settings": used}
             rows.append(row | {score: scores[score] for score in SCORES})
     return rows, stale
+
+
+def fingerprints(lock: Json) -> dict[str, str]:
+    """Return the fingerprint of each model that dvc.lock has."""
+    found = {name: collection.identify(lock, name) for name in registry.names()}
+    return {name: identity[0] for name, identity in found.items() if identity}
+
+
+def runs(experiment: Json, models: list[str], lock: Json) -> list[Run]:
+    """Collect the runs of these models from an experiment, with the reviews that they get right.
+
+    Raises InputError if their predictions are not at hand.
+    """
+    import pandas as pd
+    from dvc.api import DVCFileSystem
+
+    rev = experiment["rev"]
+    files = DVCFileSystem(rev=rev)
+    collected = []
+    for model in models:
+        identity = collection.identify(lock, model)
+        if identity is None or identity[1] is None:
+            continue
+        path = f"{PREDICTIONS}/{model}.csv"
+        try:
+            text = files.read_text(path, encoding="utf-8")
+        except FileNotFoundError:
+            raise InputError(
+                f"{path}: experiment {rev[:7]} has none in DVC's cache: 'dvc exp pull', or run the "
+                "experiment again"
+            ) from None
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+        costs = json.loads(_run("git", "show", f"{rev}:./{COSTS}/{model}.json"))
+        scores = experiment["data"]["metrics"][f"metrics/{model}.json"]["data"]
+        collected.append(
+            Run(
+                model=model,
+                seed=identity[1],
+                fingerprint=identity[0],
+                device=str(costs["device"]),
+                precision=str(costs["precision"]),
+                scores=scores,
+                right={
+                    str(split): (rows["label"] == rows["prediction"]).to_numpy()
+                    for split, rows in table.groupby("split")
+                },
+            )
+        )
+    return collected
+
+
+def merge(before: list[Run], collected: list[Run], current: dict[str, str]) -> list[Run]:
+    """Merge collected runs into those there were, without the runs that no longer count.
+
+    The result has one run of each model and seed, the last one collected, in the order of the
+    models and seeds.
+    """
+    latest = {
+        (run.model, run.seed): run
+        for run in [*before, *collected]
+        if current.get(run.model) == run.fingerprint
+    }
+    order = list(current)
+    return sorted(latest.values(), key=lambda run: (order.index(run.model), run.seed))
+
+
+def save(collected: list[Run], current: dict[str, str], others: set[str]) -> None:
+    """Write metrics/seeds.json, and say what it has now; `others` are models with runs that do not
+    count."""
+    merged = merge(collection.read(), collected, current)
+    collection.write(merged)
+    counts = Counter(run.model for run in merged)
+    shown = ", ".join(f"{count} of {model}" for model, count in counts.items()) or "none"
+    print(
+        f"saved in {collection.PATH}: seeds: {shown}; 'dvc repro report' uses them", file=sys.stderr
+    )
+    if others:
+        print(
+            f"not saved: runs with other code, data or parameters than in dvc.lock, of "
+            f"{', '.join(sorted(others))}; 'dvc repro' brings dvc.lock up to date",
+            file=sys.stderr,
+        )
 
 
 def summarize(rows: list[Json]) -> Any:
@@ -207,6 +295,11 @@ def main() -> None:
         action="store_true",
         help="use the experiments of all commits, not only of HEAD",
     )
+    parser.add_argument(
+        "--save",
+        action="store_true",
+        help=f"add the runs to {collection.PATH}, for the report",
+    )
     arguments = parser.parse_args()
     if sys.stdout is None:
         raise InputError("standard output is closed: there is nowhere to print to")
@@ -215,12 +308,21 @@ def main() -> None:
     dvc = (sys.executable, "-m", "dvc", "exp", "show", "--json")
     experiments, others = finished(json.loads(_run(*dvc, *scope)))
     yaml = YAML(typ="safe", pure=True)
+    current = fingerprints(declarations.read_yaml("dvc.lock")["stages"]) if arguments.save else {}
     rows, stale = [], set()
+    collected: list[Run] = []
+    outdated: set[str] = set()
     for experiment in experiments:
         lock = yaml.load(_run("git", "show", f"{experiment['rev']}:./dvc.lock"))["stages"]
         ran, earlier = measured(experiment, lock)
         rows += ran
         stale |= earlier
+        if arguments.save:
+            there = fingerprints(lock)
+            models = [row["model"] for row in ran]
+            count = [name for name in models if name in there and there[name] == current.get(name)]
+            outdated |= set(models) - set(count)
+            collected += runs(experiment, count, lock) if count else []
     if others:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(others.items()))
         print(f"left out: experiments that are not finished: {counts}", file=sys.stderr)
@@ -234,6 +336,8 @@ def main() -> None:
         )
         raise InputError(f"no finished experiments{where}; run {HINT}")
 
+    if arguments.save:
+        save(collected, current, outdated)
     order = list(declarations.read_yaml("dvc.yaml")["stages"])
     summary = summarize(sorted(rows, key=lambda row: order.index(row["model"])))
     if arguments.form == "csv":

@@ -134,7 +134,7 @@ def test_without_experiments_one_line_says_what_to_run(ran):
     assert done.stdout == ""
     assert done.stderr == (
         "error: no finished experiments of this commit (--all-commits includes those of other "
-        "commits); run dvc exp run --queue -S 'seed=1,2,3,4,5', then dvc queue start\n"
+        "commits); run dvc exp run --queue -S 'seed=0,1,2,3,4', then dvc queue start\n"
     )
 
 

@@ -87,6 +87,39 @@ def test_the_seeds_tool_reads_them_and_says_what_it_left_out(swept):
     assert table.startswith("model,settings,seeds,validation.accuracy mean,")
 
 
+def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, tmp_path):
+    project = swept.copy(tmp_path / "project")
+    done = project.run("python", "-m", "commands.seeds", "--save")
+    assert "saved in metrics/seeds.json: seeds: 2 of svm; 'dvc repro report' uses" in done.stderr
+    assert project.git("diff", "--name-only").split() == ["metrics/seeds.json"]
+    rows = {row["seed"]: row for row in project.read("metrics/seeds.json")["rows"]}
+    assert sorted(rows) == [1, 2]
+    for row in rows.values():
+        assert (row["model"], row["device"], row["precision"]) == ("svm", "cpu", "fp64")
+        assert row["test"]["reviews"] == row["validation"]["reviews"] == 24
+    done = project.dvc("repro")
+    assert re.findall("Running stage '(.+)'", done.stdout) == ["report"]
+    report = (project.path / "metrics/report.md").read_text()
+    assert "Scores are means over seeds (3 of svm; 1 of finetune-head, " in report
+    values = [row["test"]["accuracy"] for row in rows.values()]
+    values.append(project.read("metrics/svm.json")["test"]["accuracy"])
+    cell = f"{statistics.mean(values):.3f} \N{PLUS-MINUS SIGN} {statistics.stdev(values):.3f}"
+    assert re.search(rf"^\| svm .*\| +{cell} \(", report, re.M)
+
+    # The same seed again is the last run, which is not counted twice.
+    project.dvc("exp", "run", "-S", "seed=1")
+    report = (project.path / "metrics/report.md").read_text()
+    assert "Scores are means over seeds (2 of svm; 1 of" in report
+
+    project.set(svm__C=0.5)
+    project.dvc("repro")
+    report = (project.path / "metrics/report.md").read_text()
+    assert "2 rows of `metrics/seeds.json` are not used, because code, data or par" in report
+    done = project.run("python", "-m", "commands.seeds", "--save")
+    assert "not saved: runs with other code, data or parameters than in dvc.lock, of" in done.stderr
+    assert project.read("metrics/seeds.json") == {"rows": []}
+
+
 def test_another_machine_takes_a_share(swept):
     """Two clones of one bare repository, and one DVC remote."""
     other = copy.copy(swept)
