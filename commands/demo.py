@@ -3,8 +3,8 @@
     make demo, or python -m commands.demo
 
 The copy has what git tracks, as it is in the workspace, and shares DVC's cache with it, so that a
-second demonstration takes seconds. The copy is removed at the end, whatever that is; the report
-stays, in tmp/demo.
+second demonstration takes seconds. The copy is always removed at the end; the report is kept in
+tmp/demo.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def copy_project(copy: Path) -> None:
         shutil.copy(".dvc/config.local", copy / ".dvc")
     with Repo(str(copy), uninitialized=True) as other, other.config.edit("local") as config:
         config["cache"]["dir"] = cache
-        # The copy is in no repository of git, not in the one around it either.
+        # DVC must not take the copy for a part of the git repository around it.
         config["core"]["no_scm"] = True
     _change_params(copy / "params.yaml")
 

@@ -207,8 +207,8 @@ def base_on_the_hub() -> Base | None:
     """The encoder's id and commit, where the Hub has it as it was used here."""
     about = manifest.read_provenance(BACKBONE)
     config = json.loads((BACKBONE / "config.json").read_text(encoding="utf-8"))
-    # What a classifier reads of a ModernBERT the download stage decides; the Hub's config may say
-    # something else.
+    # The download stage decides which tokens a ModernBERT classifier reads; the Hub's config may
+    # say something else.
     if about["source"] != "hub" or "classifier_pooling" in config:
         return None
     return about["repository"], about["revision"]
@@ -220,7 +220,7 @@ def merge(directory: Path, folder: Path) -> None:
     import transformers
     from peft import AutoPeftModelForSequenceClassification
 
-    # It would warn that the encoder has no head, which is the adapter's to bring.
+    # It would warn that the encoder has no head, which the adapter brings.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     labels = manifest.read(directory)["labels"]

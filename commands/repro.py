@@ -1,4 +1,4 @@
-"""Run the pipeline, saying first what will run and about how long it takes, and then what came out.
+"""Run the pipeline, print what will run and for about how long, and then the results.
 
     make repro, or python -m commands.repro
 
@@ -74,8 +74,9 @@ def plan(repo: "Repo", changes: dict[str, list[Any]]) -> list[Planned]:
 
 
 def _reasons(each: "Stage", changes: list[Any], made: set[str]) -> Iterator[str]:
-    """Yield what makes a stage run, of what `dvc status` says of it; `made` are the outputs that it
-    reads.
+    """Yield the reasons why a stage runs, from its `changes` in `dvc status`.
+
+    `made` are the outputs of other stages that it reads.
     """
     for change in changes:
         if isinstance(change, str):
@@ -141,7 +142,8 @@ def show_plan(console: "Console", planned: list[Planned], total: int) -> None:
 def reproduce(directory: Path) -> int:
     """Run `dvc repro` in a directory, and return its exit status as a shell would.
 
-    A terminal sends Ctrl-C to DVC too, which ends by itself; any other end is passed on to it.
+    A terminal sends Ctrl-C to DVC too, which then ends by itself. If anything else ends this
+    process, it terminates DVC.
     """
     before = signal.getsignal(signal.SIGINT)
     if before != signal.SIG_IGN:
@@ -226,7 +228,7 @@ def main() -> None:
 
 
 def _plan_here(out: "Console") -> list[Planned] | None:
-    """Show the plan and return it, or None when DVC cannot say, which `dvc repro` will explain."""
+    """Show the plan and return it, or None when DVC cannot tell; `dvc repro` will say why."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

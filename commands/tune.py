@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 RANGES = "tuning.yaml"
 STUDIES = Path("tmp/tuning")
-# Failed trials in a row that end a search: their cause is hardly the parameters.
+# A search ends after this many failed trials in a row: their cause is hardly the parameters.
 FAILURES = 3
 BEST_SHOWN = 5
-# Seconds that an interrupted experiment has to clean up before it is ended less kindly.
+# Seconds that an interrupted experiment has to clean up before it is killed.
 PATIENCE = 30
 
 Values = dict[str, Any]
@@ -284,7 +284,7 @@ def _rounded(value: Any, range_: "BaseDistribution") -> Any:
 
 
 def _fits(values: Values, ranges: Mapping[str, "BaseDistribution"]) -> bool:
-    """Return whether Optuna can learn from these values: a list, as for svm.C, is no point."""
+    """Return whether Optuna can learn from these values; it cannot from a list, as for svm.C."""
     from optuna.trial import create_trial
 
     try:
@@ -426,7 +426,7 @@ def _seconds(model: str, revision: str) -> float:
 
 @contextlib.contextmanager
 def _child(command: list[str], output: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start a process and its children as a group that ends when this process does, however."""
+    """Start a process and its children as a group that ends whenever this process does."""
     child = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -456,7 +456,7 @@ def _end_with_the_parent() -> None:
 
 
 def _reason(log: Path, status: int) -> str:
-    """Find the line of an experiment's output that says best why it failed."""
+    """Find the line of an experiment's output that best says why it failed."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for pattern in (r"error: (.*)", r"([\w.]*(?:Error|Exception)\b.*)", r"ERROR: (.*)"):
         found = [match[1] for line in lines if (match := re.match(pattern, line))]
@@ -528,7 +528,7 @@ def _accuracy(trial: "FrozenTrial") -> float:
 
 
 def _line(study: "Study", trials: int) -> str:
-    """Describe the last trial, the best one and the time left in a line."""
+    """Describe the last trial, the best one and the time left in one line."""
     last = study.trials[-1]
     values = " ".join(f"{key}={value}" for key, value in _values(last).items())
     head = f"{last.user_attrs['experiment']}  {values}"

@@ -2,7 +2,7 @@
 
     python -m stages.cards
 
-Cards are a stage of their own, so that a change of their wording trains nothing.
+Cards are a stage of their own, so that a change in their wording trains nothing.
 
 reads    data/predictions, metrics/costs, data/models; data/tokenized and data/backbone, for where
          the data came from

@@ -5,8 +5,8 @@
 - An adapter merged into its base model, W' = W + BA, gives the same logits.
 - One base model serves several adapters, which are swapped in place.
 - Mixed precision saves memory and time. This is measured on a few steps of full fine-tuning at fp32
-  and at 16 bit, each in a separate process, so that each has its own peak memory. Beside the peak
-  is what PyTorch allocates, which does not depend on the caches of libraries.
+  and at 16 bit, each in a separate process, so that each has its own peak memory. What
+  PyTorch allocates is measured too, because it does not depend on the caches of libraries.
 
 reads    data/models/lora*, data/backbone, data/tokenized, data/predictions/lora*
          (params: seed, precision)

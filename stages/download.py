@@ -127,7 +127,7 @@ def main() -> None:
               file=sys.stderr)  # fmt: skip
     if p.dataset.subset:
         splits = {name: splitting.subset(split, p.dataset.subset) for name, split in splits.items()}
-        # Whoever sees a score of this run is told that it is of a part of the data.
+        # The report says so beside the scores, which are of a part of the data.
         reviews_from = {**reviews_from, "subset": p.dataset.subset}
 
     with outputs.replacing_directory(BACKBONE) as directory:

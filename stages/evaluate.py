@@ -2,7 +2,7 @@
 
     python -m stages.evaluate svm
 
-Evaluation is apart from training, so that a change of how scores are computed trains nothing.
+Evaluation is apart from training, so that a change in how scores are computed trains nothing.
 
 reads    data/predictions/<model>.csv; metrics/download.json, for the order of the labels
 metrics  metrics/<model>.json

@@ -67,7 +67,7 @@ def main() -> None:
     from stages.lib.core import parquet
     from stages.lib.encoder import tokenizer as tokenizers
 
-    # One progress bar for a split replaces one for each chunk.
+    # There is one progress bar for each split, instead of one for each chunk.
     datasets.disable_progress_bars()
     tokenizer = tokenizers.load(BACKBONE)
     limit = p.tokenize.max_length
@@ -100,7 +100,7 @@ def main() -> None:
                         batch_size=None,
                         remove_columns=["text"],
                         fn_kwargs={"tokenizer": tokenizer, "limit": limit},
-                        # Computing one would pickle the tokenizer, and nothing is cached.
+                        # Computing a fingerprint would pickle the tokenizer, and nothing is cached.
                         new_fingerprint=name,
                     )
                     table = tokenized[:]

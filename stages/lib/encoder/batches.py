@@ -1,4 +1,10 @@
-"""Batches of reviews of similar length, so that little computation is spent on padding."""
+"""Batches of reviews of similar length, so that little computation is spent on padding.
+
+The Trainer's own sampler (`group_by_length`) takes each pool from its longest to its shortest row,
+and its batches depend on the number of processes; here they are shuffled, and the same for any
+number. DataCollatorWithPadding needs a tokenizer and pads to a multiple even if that is beyond the
+last position embedding.
+"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -119,7 +125,7 @@ def turns(batches: Sequence[list[int]], count: int) -> list[list[list[int]]]:
 
 
 def widths(lengths: Sequence[int] | np.ndarray, multiple: int) -> np.ndarray:
-    """Round lengths up to a multiple, but not beyond the greatest of them.
+    """Round lengths up to a multiple, but not beyond the longest of them.
 
     A backbone may have no position embedding beyond the longest review.
     """

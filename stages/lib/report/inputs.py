@@ -27,8 +27,11 @@ OFFICIAL_REVIEWS = {"train": 8530, "validation": 1066, "test": 1066}
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that was measured, and the rule that decides; the dictionaries are by model unless
-    noted otherwise. Predictions, curves and costs are of the last run, `seeds` has the others."""
+    """Everything that was measured, and the rule that decides.
+
+    The dictionaries are by model unless noted otherwise. Predictions, curves and costs are those of
+    the last run, and `seeds` has the other runs.
+    """
 
     models: Sequence[str]
     labels: Sequence[str]
@@ -77,7 +80,7 @@ class Results:
         }
 
     def interval(self, model: str, split: str) -> Interval:
-        """Return the 95% interval of accuracy: Wilson's for one seed, of the draws for several."""
+        """Return the 95% interval of accuracy: Wilson's for one seed, the draws' for several."""
         if self.seeds.others[model]:
             return statistics.percentiles(self.draws[split][model])
         right = self.right(model, split)
@@ -85,7 +88,7 @@ class Results:
 
     @property
     def several_seeds(self) -> bool:
-        """Whether any model has more than one."""
+        """Whether any model has more than one seed."""
         return any(self.seeds.others.values())
 
     def count(self, split: str) -> int:
@@ -139,13 +142,13 @@ def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequen
 
 
 def read_seeds(models: Sequence[str]) -> Seeds:
-    """Read the seeds of each model, with the collected runs that count: none without dvc.lock."""
+    """Read the seeds of each model, with the collected runs that count (none without dvc.lock)."""
     lock = declarations.read_yaml(str(LOCK))["stages"] if LOCK.is_file() else {}
     return seeds.sort(seeds.read(), lock, models)
 
 
 def check_seeds(results: Results) -> None:
-    """Raise InputError if a collected run that counts is of other reviews than the last run."""
+    """Raise InputError if a collected run that counts predicts other reviews than the last run."""
     for name, others in results.seeds.others.items():
         for run in others:
             for split, right in run.right.items():

@@ -1,5 +1,5 @@
-"""Small tables of what the pictures show: in the page one click away from each picture, and as
-files alongside the pictures, which DVC draws and compares (see plots in dvc.yaml).
+"""Small tables of what the pictures show. The page has each of them one click away from its
+picture, and DVC draws and compares the files alongside the pictures (see plots in dvc.yaml).
 
 Each table is in long format, with a column `model`, so that a new model needs no plot of its own.
 """

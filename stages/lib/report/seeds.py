@@ -20,7 +20,7 @@ PATH = METRICS / "seeds.json"
 SPLITS = ("validation", "test")
 SCORES: tuple[Score, ...] = ("accuracy", "f1")
 QUEUE = "dvc exp run --queue -S 'seed=0,1,2,3,4'"
-# What adds seeds to the report, or renews them after a change.
+# The commands that add seeds to the report, or renew them after a change.
 COMMANDS = (QUEUE, "dvc queue start", "python -m commands.seeds --save", "dvc repro report")
 
 Json = dict[str, Any]
@@ -58,9 +58,9 @@ def identify(lock: Json, model: str) -> tuple[str, int | None] | None:
 
     `lock` are the stages of dvc.lock; the seed is None if no stage reads it. The fingerprint covers
     command, code and parameters of the stage that writes the predictions and of the stages before
-    it. Where a chain of stages begins, the data that came in stand for the stage, because the same
+    it. The first stage of a chain is represented by the data that it made, because the same
     parameters can give other data (`source: auto`), and other parameters the same. Returns None if
-    the model was not trained, or before a stage that it depends on ran again.
+    the model was not trained, or if a stage that it depends on ran again since then.
     """
     made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
     first = made_by.get(f"{PREDICTIONS}/{model}.csv")
@@ -88,8 +88,8 @@ def identify(lock: Json, model: str) -> tuple[str, int | None] | None:
 def sort(runs: Sequence[Run], lock: Json, models: Sequence[str]) -> Seeds:
     """Sort out which of the collected runs are of the models in dvc.lock, but with another seed.
 
-    A run with the seed of the last run is neither used nor unused: the last run is the same again.
-    So is every run of a model that reads no seed.
+    A run with the seed of the last run is neither used nor unused, because it is the same run. This
+    is also true of every run of a model that reads no seed.
     """
     known = {name: identify(lock, name) or ("", None) for name in models}
     last = {name: seed for name, (_, seed) in known.items()}
@@ -106,7 +106,7 @@ def sort(runs: Sequence[Run], lock: Json, models: Sequence[str]) -> Seeds:
 
 
 def pack(right: np.ndarray) -> str:
-    """Pack which reviews are right (bool [reviews]) into text, six reviews a character."""
+    """Pack which reviews are right (bool [reviews]) into text, six reviews per character."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 

@@ -1,4 +1,4 @@
-"""The spread over seeds: which seeds the scores are of, and a picture of all of them."""
+"""The spread over seeds: the seeds that the scores are of, and a picture of all of them."""
 
 from matplotlib.axes import Axes
 
@@ -74,7 +74,7 @@ def _elsewhere(results: Results) -> str:
 
 
 def strips(results: Results) -> list[Block]:
-    """Show every seed beside the mean and its interval; nothing if there is one seed."""
+    """Show every seed beside the mean and its interval, or nothing if there is only one."""
     if not results.several_seeds:
         return []
 

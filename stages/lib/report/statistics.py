@@ -128,8 +128,8 @@ def draw_accuracies(runs: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
     groups = min(count, GROUPS)
     starts = np.arange(groups) * count // groups
     right = np.concatenate(runs)[:, random.permutation(count)]
-    # Beside the groups, a quarter of a review that a model alone gets right, and one that it alone
-    # gets wrong: for a pair, that is half a review each way.
+    # Each model also has a quarter of a review that it alone gets right, and one that it alone gets
+    # wrong: for a pair, that is half a review each way.
     alone = owner[:, None] == np.arange(models)
     sums = np.hstack([np.add.reduceat(right, starts, axis=1, dtype=float), alone, ~alone])
     sizes = np.append(np.diff(starts, append=count), np.ones(2 * models))

@@ -1,7 +1,8 @@
 """Reading and validating review files in chunks.
 
 The result is tables with the columns text and label, in the schema READ. A label stays text until
-the names of all labels are known.
+the names of all labels are known. Rows are validated here, because Arrow's readers accept missing
+texts and do not name the row of a text that is not UTF-8.
 """
 
 import json

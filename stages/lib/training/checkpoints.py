@@ -1,4 +1,8 @@
-"""The checkpoints of a training run, and the choice of the one to resume from."""
+"""The checkpoints of a training run, and the choice of the one to resume from.
+
+The Trainer's own choice is the newest directory, whether or not it is complete and whatever code,
+inputs and settings it came from.
+"""
 
 import hashlib
 import json

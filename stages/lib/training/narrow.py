@@ -23,10 +23,10 @@ _CASTS = "cast_input_dtype_enabled"
 def narrowed(model: "PreTrainedModel | PeftModel", dtype: torch.dtype) -> Iterator[None]:
     """Keep frozen weights of linear layers and the hidden states of `model` in `dtype`.
 
-    What is trained stays in float32. On exit, the frozen weights are exactly what they were, so the
+    Trained weights stay in float32. On exit, the frozen weights are exactly what they were, so the
     model is saved and scored in float32.
     """
-    # PEFT's layers, which full fine-tuning does not import.
+    # Full fine-tuning does not import PEFT, so its layers are found by an attribute of theirs.
     layers = [module for module in model.modules() if hasattr(module, "lora_variant")]
     # DoRA divides by the norm of a frozen weight, which should stay exact.
     exact = {layer.base_layer for layer in layers if layer.lora_variant}

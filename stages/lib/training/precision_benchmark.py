@@ -24,9 +24,9 @@ def measure(float_format: str, seed: int) -> costs.Steps:
     `float_format` is fp32, bf16 or fp16. At 16 bit, the weights stay in float32 and the computation
     runs under autocast, as in training. Each step runs once before it is timed, because bf16 on a
     CPU compiles its operations for each new shape. The peak memory is that of this process (on
-    CUDA, of the GPU) and includes libraries and their caches. Beside it is what PyTorch allocates
-    for a step: weights, gradients and the optimizer's states, and what is saved for the backward
-    pass of the longest batch.
+    CUDA, of the GPU) and includes libraries and their caches. The result also has what PyTorch
+    allocates for a step: weights, gradients and the optimizer's states, and what is saved
+    for the backward pass of the longest batch.
     """
     device = precision.device()
     train = tokens.load("train")

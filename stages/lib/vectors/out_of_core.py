@@ -4,10 +4,10 @@ The objective of LinearSVC (L2 penalty on weights and intercept, squared hinge l
 for more than two labels) is smooth, so L-BFGS finds the same minimum from sums over blocks of rows,
 which are read again in each pass. All values of C are fitted in the same passes.
 
-Stochastic gradient descent (SGDClassifier) was tried: its result depends on the order of the rows,
-and with the squared hinge loss it ends far from the minimum, because [CLS] vectors are
-ill-conditioned. Here, the inverse square root of the Hessian at zero serves as a preconditioner,
-which reduces tens of passes to a dozen.
+LinearSVC itself needs all vectors in memory. Stochastic gradient descent (SGDClassifier) was tried:
+its result depends on the order of the rows, and with the squared hinge loss it ends far from the
+minimum, because [CLS] vectors are ill-conditioned. Here, the inverse square root of the
+Hessian at zero serves as a preconditioner, which reduces tens of passes to a dozen.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
