@@ -281,9 +281,9 @@ def _saves(results: Results, name: str, other: str) -> str:
 def _share(share: float) -> str:
     """Format a share of the draws; only all and none are 100% and 0%."""
     if 0 < share < 0.001:
-        return "< 0.1%"
+        return "under 0.1%"
     if 0.999 < share < 1:
-        return "> 99.9%"
+        return "over 99.9%"
     return f"{100 * share:.3g}%"
 
 

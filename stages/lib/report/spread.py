@@ -5,11 +5,9 @@ from matplotlib.axes import Axes
 from stages.lib.report import drawing, seeds
 from stages.lib.report.content import (
     Block,
-    Cell,
     Figure,
     Ink,
     Panel,
-    Table,
     code,
     escape,
     listed,
@@ -95,47 +93,12 @@ def strips(results: Results) -> list[Block]:
         for name in results.models
         for values in [results.by_seed(name, "test", "accuracy")]
     ]
-    figure = Figure(
-        "seeds",
-        "Accuracy of each seed (hollow), and beside it the mean with its 95% interval.",
-        f"Test accuracy over seeds: {'; '.join(ranges)}.",
-        [panel(split) for split in seeds.SPLITS],
-        {name: number for number, name in enumerate(results.models)},
-    )
-    found = results.seeds
-    by_seed = {
-        name: dict(
-            zip(
-                [found.last[name], *(run.seed for run in found.others[name])],
-                zip(
-                    results.by_seed(name, "test", "accuracy"),
-                    results.by_seed(name, "validation", "accuracy"),
-                    strict=True,
-                ),
-                strict=True,
-            )
+    return [
+        Figure(
+            "seeds",
+            "Accuracy of each seed (hollow), and beside it the mean with its 95% interval.",
+            f"Test accuracy over seeds: {'; '.join(ranges)}.",
+            [panel(split) for split in seeds.SPLITS],
+            {name: number for number, name in enumerate(results.models)},
         )
-        for name in results.models
-    }
-    columns = sorted(
-        {seed for of_model in by_seed.values() for seed in of_model if seed is not None}
-    )
-    rows: list[list[Cell | str]] = [
-        [
-            name,
-            *(
-                Cell(f"{of_model[seed][0]:.3f}", f"{of_model[seed][1]:.3f}")
-                if seed in of_model
-                else ""
-                for seed in columns
-            ),
-        ]
-        for name, of_model in by_seed.items()
     ]
-    table = Table(
-        "seeds-table",
-        "Test accuracy of each seed, with the validation accuracy in small print or brackets.",
-        ["model", *(f"seed {seed}" for seed in columns)],
-        rows,
-    )
-    return [figure, table]

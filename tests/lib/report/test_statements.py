@@ -9,7 +9,16 @@ import pytest
 
 from stages import report
 from stages.lib.core.errors import InputError
-from stages.lib.report import claims, data, differences, failures, overview, recommendation, spread
+from stages.lib.report import (
+    claims,
+    data,
+    differences,
+    failures,
+    overview,
+    plots,
+    recommendation,
+    spread,
+)
 from stages.lib.report import training as trained
 from stages.lib.report.content import Table, Text
 from stages.lib.schema import params
@@ -128,7 +137,8 @@ def test_the_decision_is_in_a_table(of):
 
 
 def test_a_share_is_rounded_to_all_or_nothing_only_if_it_is(of):
-    shares = {0: "0%", 0.0004: "< 0.1%", 0.02: "2%", 0.6355: "63.5%", 0.9995: "> 99.9%", 1: "100%"}
+    shares = {0: "0%", 0.0004: "under 0.1%", 0.02: "2%", 0.6355: "63.5%", 0.9995: "over 99.9%"}
+    shares |= {1: "100%"}
     assert {share: recommendation._share(share) for share in shares} == shares
 
 
@@ -279,10 +289,16 @@ def test_scores_of_several_seeds_are_means_with_standard_deviations(with_seeds):
     assert "The number after \N{PLUS-MINUS SIGN} is the standard deviation" in prose(section)
     assert "the mean accuracy of lora is 0.809 (95% interval" in answer(results)
     assert "and of the seeds (a hierarchical bootstrap; see the section on" in prose(section)
-    by_seed = {row[0]: row[1:] for row in tables["seeds-table"].rows}
-    assert tables["seeds-table"].columns[1:] == [f"seed {seed}" for seed in range(5)]
-    assert [cell.text for cell in by_seed["lora"]] == ["0.809", "0.813", "0.811", "0.807", "0.805"]
-    assert by_seed["svm"][1:] == [""] * 4
+    shown = plots.shown(results)["seeds"]
+    assert list(shown.columns) == ["model", "seed", "validation", "test"]
+    assert [row[1:] for row in shown.rows if row[0] == "lora"] == [
+        ["0", "0.809", "0.809"],
+        ["1", "0.813", "0.813"],
+        ["2", "0.811", "0.811"],
+        ["3", "0.807", "0.807"],
+        ["4", "0.805", "0.805"],
+    ]
+    assert [row[1:] for row in shown.rows if row[0] == "svm"] == [["0", "0.73", "0.73"]]
     (figure,) = [block for block in section.blocks if getattr(block, "key", "") == "seeds"]
     assert "lora from 0.805 to 0.813" in figure.finding
 
