@@ -1,12 +1,18 @@
 """commands.seeds: mean and standard deviation from `dvc exp show --json` and dvc.lock."""
 
+import json
 import statistics
 import sys
 from collections import Counter
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands import seeds
+from stages.lib.core.errors import InputError
+from stages.lib.report import seeds as collection
+from stages.lib.report.seeds import SPLITS, Run
 
 PARAMS = {"seed": 0, "svm": {"C": [0.1, 1.0]}, "lora": {"lr": 2e-3}, "tokenize": {"max_length": 32}}
 
@@ -181,3 +187,57 @@ def test_an_interrupt_ends_it_quietly(tried):
     code += "seeds.finished = finished\nseeds.stage.run(seeds.quietly)"
     done = tried.run("python", "-c", code, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def a_run(model, seed, fingerprint, accuracy=0.5):
+    right = np.arange(10) < 10 * accuracy
+    scores = {"accuracy": float(right.mean()), "f1": 0.5}
+    return Run(
+        model=model,
+        seed=seed,
+        fingerprint=fingerprint,
+        device="cpu",
+        precision="fp32",
+        scores=dict.fromkeys(SPLITS, scores),
+        right=dict.fromkeys(SPLITS, right),
+    )
+
+
+def test_the_last_collected_run_of_a_seed_counts_and_what_is_outdated_goes():
+    current = {"svm": "a", "lora": "b"}
+    before = [a_run("svm", 0, "a"), a_run("svm", 1, "a"), a_run("lora", 0, "of another day")]
+    collected = [a_run("lora", 1, "b"), a_run("svm", 1, "a", 0.7), a_run("gone", 0, "c")]
+    merged = seeds.merge(before, collected, current)
+    assert [(run.model, run.seed) for run in merged] == [("svm", 0), ("svm", 1), ("lora", 1)]
+    assert merged[1].scores["test"]["accuracy"] == 0.7
+
+
+def test_saving_says_what_is_there_and_what_is_left_out(tmp_path, monkeypatch, capsys):
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/seeds.json").write_text('{"rows": []}')
+    monkeypatch.chdir(tmp_path)
+    seeds.save([a_run("svm", 1, "a"), a_run("svm", 2, "a")], {"svm": "a"}, {"lora"})
+    assert capsys.readouterr().err.splitlines() == [
+        "saved in metrics/seeds.json: seeds: 2 of svm; 'dvc repro report' uses them",
+        "not saved: runs with other code, data or parameters than in dvc.lock, of lora; "
+        "'dvc repro' brings dvc.lock up to date",
+    ]
+    seeds.save([], {"svm": "new"}, set())
+    assert "seeds: none" in capsys.readouterr().err
+    assert (tmp_path / "metrics/seeds.json").read_text() == '{\n  "rows": []\n}\n'
+
+
+def test_an_experiment_whose_predictions_are_gone_is_named(tried, monkeypatch):
+    (tip,) = seeds.finished(json.loads(tried.dvc("exp", "show", "--json").stdout))[0]
+    monkeypatch.chdir(tried.path)
+    monkeypatch.setattr(collection, "PREDICTIONS", Path("data/nowhere"))
+    monkeypatch.setattr(seeds, "PREDICTIONS", Path("data/nowhere"))
+    lock = {
+        "svm": {
+            "cmd": "x",
+            "params": {"params.yaml": {"seed": 0}},
+            "outs": [{"path": "data/nowhere/svm.csv"}],
+        }
+    }
+    with pytest.raises(InputError, match=f"data/nowhere/svm.csv: experiment {tip['rev'][:7]} has"):
+        seeds.runs(tip, ["svm"], lock)

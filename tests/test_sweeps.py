@@ -106,11 +106,6 @@ def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, 
     cell = f"{statistics.mean(values):.3f} \N{PLUS-MINUS SIGN} {statistics.stdev(values):.3f}"
     assert re.search(rf"^\| svm .*\| +{cell} \(", report, re.M)
 
-    # The same seed again is the last run, which is not counted twice.
-    project.dvc("exp", "run", "-S", "seed=1")
-    report = (project.path / "metrics/report.md").read_text()
-    assert "Scores are means over seeds (2 of svm; 1 of" in report
-
     project.set(svm__C=0.5)
     project.dvc("repro")
     report = (project.path / "metrics/report.md").read_text()

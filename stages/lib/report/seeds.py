@@ -145,7 +145,7 @@ def read(path: Path = PATH) -> list[Run]:
     """Read the collection. Raises InputError, with the row's number, for what is not one."""
     again = f"restore it with 'git checkout {path}', or collect it again"
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        rows = list(json.loads(path.read_text(encoding="utf-8"))["rows"])
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {again}") from None
     except (ValueError, KeyError, TypeError) as error:
