@@ -70,11 +70,12 @@ def download(project, server, tmp_path):
 
 
 def outputs(project):
+    """List what download has written; the collected seeds are in git, not its output."""
     return sorted(
         str(path.relative_to(project.path))
         for folder in ("data", "metrics")
         for path in (project.path / folder).rglob("*")
-        if path.is_file()
+        if path.is_file() and path.name != "seeds.json"
     )
 
 

@@ -69,12 +69,14 @@ def test_a_checkpoint_of_two_processes_has_the_random_state_of_both(tmp_path):
     assert checkpoints.last(here, 1) is None
 
 
-def test_the_code_is_that_of_all_loaded_modules_of_ours_and_the_script(monkeypatch):
-    import __main__
+def test_the_code_is_that_of_all_loaded_modules_of_ours_and_the_script(monkeypatch, tmp_path):
     from stages.lib.core import outputs
 
+    script = tmp_path / "script.py"
+    main = ModuleType("__main__")
+    main.__file__ = str(script)
+    monkeypatch.setitem(sys.modules, "__main__", main)
     monkeypatch.setitem(sys.modules, "stages.without_a_file", ModuleType("without_a_file"))
-    script = Path(__main__.__file__)
     code = set(checkpoints._code())
     assert {Path(outputs.__file__), script} <= code
     assert all(path.is_relative_to(ROOT / "stages") for path in code - {script})
