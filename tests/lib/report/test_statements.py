@@ -15,6 +15,7 @@ from stages.lib.report import (
     differences,
     failures,
     overview,
+    page,
     plots,
     recommendation,
     spread,
@@ -301,6 +302,21 @@ def test_scores_of_several_seeds_are_means_with_standard_deviations(with_seeds):
     assert [row[1:] for row in shown.rows if row[0] == "svm"] == [["0", "0.73", "0.73"]]
     (figure,) = [block for block in section.blocks if getattr(block, "key", "") == "seeds"]
     assert "lora from 0.805 to 0.813" in figure.finding
+
+
+def test_intervals_of_several_seeds_are_as_wide_as_the_seeds_are_apart(with_seeds):
+    together = with_seeds({"lora": [191] * 4}).interval("lora", "test")
+    apart = with_seeds({"lora": [91, 141, 241, 291]}).interval("lora", "test")
+    assert apart.high - apart.low > 2 * (together.high - together.low)
+
+
+def test_the_page_shows_every_seed(with_seeds):
+    content = overview.write(with_seeds(FOUR))
+    assert {figure.key for figure in content.figures} == set(content.data)
+    html = page.render(content)
+    assert "Accuracy of each seed (hollow), and beside it the mean with its 95% interval." in html
+    assert content.figures[-1].key != "seeds"
+    assert "seeds" not in {figure.key for figure in overview.write(with_seeds({})).figures}
 
 
 def test_verdicts_of_several_seeds_come_from_the_bootstrap_of_seeds_and_reviews(with_seeds):
