@@ -111,7 +111,7 @@ def test_a_reader_chooses_between_models_that_cannot_be_told_apart(of):
         "finetune-full, the expected difference on new reviews is \N{MINUS SIGN}1.0 points (95% "
         "interval "
     ) in said
-    assert "but it trains 222,338 parameters instead of 22,713,218" in said
+    assert "but lora trains 222,338 parameters instead of 22,713,218" in said
     assert (
         "Take finetune-full, the most accurate of them on validation (0.810), where accuracy "
         "counts more than cost."
