@@ -368,6 +368,15 @@ def test_rows_of_other_code_data_or_parameters_do_not_count(with_seeds, tmp_path
     assert "1 row of `metrics/seeds.json` is not used" in said
 
 
+def test_a_demonstration_does_not_call_the_seeds_outdated(with_seeds, tmp_path):
+    with_seeds({"svm": [260]}, fingerprint="of the whole data")
+    reviews = experiment.OWN["reviews"] | {"subset": 64}
+    experiment.change(tmp_path, "metrics/download.json", reviews=reviews)
+    said = spread.sentence(report.load())
+    assert "not used" not in said
+    assert "To add seeds, run" in said
+
+
 def test_the_last_run_stands_for_its_own_seed_and_a_seed_counts_once(with_seeds, tmp_path):
     with_seeds({"svm": [260, 280]})
     content = json.loads((tmp_path / "metrics/seeds.json").read_text())
