@@ -78,7 +78,7 @@ def section(claims: list[Claim]) -> Section:
                 prose=["claim", "published", "measured here", "verdict"],
             ),
             Text(
-                "The verdicts on scores come from the paired tests on the test split above. Costs "
+                "The verdicts on scores come from the comparisons on the test split above. Costs "
                 f"were measured once, so a difference under {NOISE:.0%} counts as “cannot tell”. "
                 "In this table LoRA means lora-2e-4, full fine-tuning means finetune-full, and the "
                 "SVM means svm."

@@ -201,7 +201,8 @@ def _several(results: Results, choice: Choice) -> str:
         )
     return (
         f"{said} Take {cheap} where cost counts more than the accuracy that it may lose: compared "
-        f"with {good}, {_difference(results, cheap, good)}, but it {_saves(results, cheap, good)}. "
+        f"with {good}, {_difference(results, cheap, good)}, but {cheap} "
+        f"{_saves(results, cheap, good)}. "
         f"Take {good}, the most accurate of them on validation ({_validation(results, good)}), "
         "where accuracy counts more than cost."
     )

@@ -39,16 +39,18 @@ def sentence(results: Results) -> str:
             f"Each model was trained once{_of_seed(results)}, so the intervals do not include how "
             "much a score changes with the seed."
         )
-    if found.unused:
-        rows = sum(found.unused.values())
+    # A demonstration on a subset changes the data, not what the collection is worth.
+    outdated = found.unused if "subset" not in results.download["reviews"] else {}
+    if outdated:
+        rows = sum(outdated.values())
         said += (
             f" {plural(rows, 'row')} of {code(str(seeds.PATH))} "
             f"{'is' if rows == 1 else 'are'} not used, because code, data or parameters of "
-            f"{listed([escape(name) for name in found.unused])} have changed since."
+            f"{listed([escape(name) for name in outdated])} have changed since."
         )
-    if results.several_seeds and not found.unused:
+    if results.several_seeds and not outdated:
         return said
-    return f"{said} To {'renew them' if found.unused else 'add seeds'}, run {commands}."
+    return f"{said} To {'renew them' if outdated else 'add seeds'}, run {commands}."
 
 
 def _of_seed(results: Results) -> str:

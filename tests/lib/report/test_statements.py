@@ -15,6 +15,7 @@ from stages.lib.report import (
     differences,
     failures,
     overview,
+    page,
     plots,
     recommendation,
     spread,
@@ -110,7 +111,7 @@ def test_a_reader_chooses_between_models_that_cannot_be_told_apart(of):
         "finetune-full, the expected difference on new reviews is \N{MINUS SIGN}1.0 points (95% "
         "interval "
     ) in said
-    assert "but it trains 222,338 parameters instead of 22,713,218" in said
+    assert "but lora trains 222,338 parameters instead of 22,713,218" in said
     assert (
         "Take finetune-full, the most accurate of them on validation (0.810), where accuracy "
         "counts more than cost."
@@ -303,6 +304,21 @@ def test_scores_of_several_seeds_are_means_with_standard_deviations(with_seeds):
     assert "lora from 0.805 to 0.813" in figure.finding
 
 
+def test_intervals_of_several_seeds_are_as_wide_as_the_seeds_are_apart(with_seeds):
+    together = with_seeds({"lora": [191] * 4}).interval("lora", "test")
+    apart = with_seeds({"lora": [91, 141, 241, 291]}).interval("lora", "test")
+    assert apart.high - apart.low > 2 * (together.high - together.low)
+
+
+def test_the_page_shows_every_seed(with_seeds):
+    content = overview.write(with_seeds(FOUR))
+    assert {figure.key for figure in content.figures} == set(content.data)
+    html = page.render(content)
+    assert "Accuracy of each seed (hollow), and beside it the mean with its 95% interval." in html
+    assert content.figures[-1].key != "seeds"
+    assert "seeds" not in {figure.key for figure in overview.write(with_seeds({})).figures}
+
+
 def test_verdicts_of_several_seeds_come_from_the_bootstrap_of_seeds_and_reviews(with_seeds):
     results = with_seeds(FOUR | {"svm": []})
     compared = differences.of_all(results)
@@ -350,6 +366,15 @@ def test_rows_of_other_code_data_or_parameters_do_not_count(with_seeds, tmp_path
     said = spread.sentence(report.load())
     assert said.startswith("Scores are means over seeds (2 of svm; 1 of finetune-head, ")
     assert "1 row of `metrics/seeds.json` is not used" in said
+
+
+def test_a_demonstration_does_not_call_the_seeds_outdated(with_seeds, tmp_path):
+    with_seeds({"svm": [260]}, fingerprint="of the whole data")
+    reviews = experiment.OWN["reviews"] | {"subset": 64}
+    experiment.change(tmp_path, "metrics/download.json", reviews=reviews)
+    said = spread.sentence(report.load())
+    assert "not used" not in said
+    assert "To add seeds, run" in said
 
 
 def test_the_last_run_stands_for_its_own_seed_and_a_seed_counts_once(with_seeds, tmp_path):
