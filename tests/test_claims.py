@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stages import claims
+from stages.lib.core import predictions
 from stages.lib.encoder import precision, tokens
 from stages.lib.training import classifier, precision_benchmark
 
@@ -61,10 +62,12 @@ def test_an_adapter_that_is_not_the_reported_one_is_seen(there, adapter):
 
 
 def test_predictions_that_differ_are_counted(there):
-    change(there, "lora", ".classifier.bias", lambda bias: torch.tensor([9.0, -9.0]))
-    table = (there.path / "data/predictions/lora.csv").read_text().splitlines()
-    positive = sum(row.startswith("test,") and ",positive,0" in row for row in table)
-    assert claims.swapping(tokens.load("test"))["predictions_that_differ"] == positive > 0
+    table = predictions.read("lora").query("split == 'test'")["prediction"]
+    positive = int((table == "positive").sum())
+    away = [9.0, -9.0] if positive else [-9.0, 9.0]
+    change(there, "lora", ".classifier.bias", lambda bias: torch.tensor(away))
+    differ = positive or len(table)
+    assert claims.swapping(tokens.load("test"))["predictions_that_differ"] == differ
 
 
 def test_what_merging_loses_is_measured(there):

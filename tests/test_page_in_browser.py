@@ -118,7 +118,11 @@ def test_a_picture_shows_its_data_after_one_click(chrome, page):
 
     table = chrome.find_element(By.ID, "cost-data")
     assert not table.is_displayed()
-    chrome.find_element(By.CSS_SELECTOR, "#cost summary").click()
+    summary = chrome.find_element(By.CSS_SELECTOR, "#cost summary")
+    # The page scrolls smoothly, so that a click while it does would miss.
+    there = "{block: 'center', behavior: 'instant'}"
+    chrome.execute_script(f"arguments[0].scrollIntoView({there})", summary)
+    summary.click()
     assert table.is_displayed()
 
 
