@@ -80,7 +80,7 @@ class Server:
             cwd=self._directory.name,
         )
         assert self._process.stdout
-        self._process.stdout.readline()
+        self.ready = bool(self._process.stdout.readline())
 
     def close(self) -> None:
         assert self._process.stdin
@@ -111,10 +111,15 @@ def run(
     is_cold = "TESTS_COLD" in env or sys.platform != "linux"
     changed = changes(ENVIRONMENT, env)
     if not is_ours or is_cold or not all(map(HUBS.fullmatch, changed)):
-        return subprocess.run(
-            command, cwd=cwd, env=env, capture_output=True, text=True, check=False
-        )
-    return server(LIBRARIES if changed else LIBRARIES + OF_THE_HUB).run(command, cwd, env)
+        return run_cold(command, cwd, env)
+    warm = server(LIBRARIES if changed else LIBRARIES + OF_THE_HUB)
+    return warm.run(command, cwd, env) if warm.ready else run_cold(command, cwd, env)
+
+
+def run_cold(
+    command: Sequence[str], cwd: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
 @functools.cache
@@ -281,8 +286,10 @@ def main(address: str, *libraries: str) -> None:
     for name in libraries:
         importlib.import_module(name)
     # A fork has one thread. That of Arrow's allocator is provided for: jemalloc goes on without it.
+    # Libraries that may use several threads (OMP_NUM_THREADS) start some: then nothing is forked.
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
-    assert len([name for name in threads if name != "jemalloc_bg_thd"]) == 1, threads
+    if len([name for name in threads if name != "jemalloc_bg_thd"]) > 1:
+        return
     # Objects that are never collected stay in pages that all forks share.
     gc.collect()
     gc.freeze()
