@@ -370,7 +370,7 @@ def test_a_search_through_dvc_is_interrupted_continued_and_applied(after, monkey
     after.git("commit", "--quiet", "--all", "--message", "ranges")
     monkeypatch.chdir(after.path)
     process = start(after.path, sys.executable, "-m", "commands.tune", "svm", "--trials", "4")
-    wait_for(after.path / "tmp/tuning/tune-svm-002.log", "Running stage 'svm'")
+    wait_for(after.path / "tmp/tuning/tune-svm-002.log", "Running stage 'train-svm'")
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
@@ -386,7 +386,7 @@ def test_a_search_through_dvc_is_interrupted_continued_and_applied(after, monkey
     assert [line.split()[0] for line in lines[1:4]] == names[1:]
     # Three proposals of two values: at least one of them was there before, and costs nothing.
     logs = [(after.path / f"tmp/tuning/{name}.log").read_text() for name in names]
-    assert "Stage 'svm' is cached - skipping run" in "".join(logs)
+    assert "Stage 'train-svm' is cached - skipping run" in "".join(logs)
 
     _, C, accuracy, *_ = lines[1].split()
     after.dvc("exp", "apply", names[1])
