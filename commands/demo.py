@@ -98,8 +98,8 @@ def main() -> None:
         raise InputError("standard output is closed: there is nowhere to print to")
     stages = declarations.read_yaml("dvc.yaml")["stages"]
     print(
-        f"Demonstration: {len(stages)} stages on {REVIEWS} reviews per split, about two minutes on "
-        "2 cores.\nThe first time, up to 0.3 GB are downloaded. The workspace stays as it is.",
+        f"Demonstration: {len(stages)} stages on {REVIEWS} reviews per split, two to three minutes "
+        "on 2 cores.\nThe first time, up to 0.3 GB are downloaded. The workspace stays as it is.",
         flush=True,
     )
     KEPT.parent.mkdir(exist_ok=True)
