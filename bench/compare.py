@@ -13,7 +13,6 @@ from scipy.stats import binomtest
 from tqdm import tqdm
 
 from bench.project import Project, Run
-from bench.roofline import products as roofline_products
 from stages.lib.encoder import precision
 
 TRAINED = ("finetune-head", "finetune-full", "lora")
@@ -149,7 +148,10 @@ def dag(project: Project, rounds: int) -> dict[str, Any]:
 
 def products() -> dict[str, Any]:
     """Measure the matrix product in each precision, and judge what `auto` chooses."""
-    found = roofline_products()
+    # It imports what training needs, which takes seconds.
+    from bench import roofline
+
+    found = roofline.products()
     chosen = precision.resolve("auto")
     return {"products": found, "auto": chosen, "right": found[chosen] == max(found.values())}
 

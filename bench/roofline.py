@@ -1,12 +1,10 @@
 """Measure the FLOP/s of extraction and training steps relative to those of a matrix product.
 
     python -m bench.roofline {fp32,bf16,fp16}
-    python -m bench.roofline products
 
 Run it in a project with data/tokenized and data/backbone. The steps use the same parts as the
 stages; FLOPs are counted by PyTorch's own counter and include padding. `useful` is the share of
-tokens that are not padding. `products` measures only the matrix products of the precisions between
-which `auto` chooses, and needs no data. One line of JSON goes to standard output.
+tokens that are not padding. One line of JSON goes to standard output.
 """
 
 import json
@@ -169,7 +167,4 @@ def main(float_format: str) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "products":
-        print(json.dumps(products()))
-    else:
-        main(sys.argv[1])
+    main(sys.argv[1])

@@ -9,14 +9,13 @@ tmp/demo.
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from commands import ending, repro
+from commands import ending, programs, repro, terminal
 from stages.lib.core import declarations, paths, stage
 from stages.lib.core.errors import InputError
 from stages.lib.sources import local
@@ -36,8 +35,9 @@ def copy_project(copy: Path) -> None:
             outputs = [Path(str(out)) for each in mine.index.stages for out in each.outs]
     except DvcException as error:
         raise InputError(str(error)) from None
-    new = _git("ls-files", "-z", "--others", "--exclude-standard", "--", "stages")
-    for file in map(Path, filter(None, (_git("ls-files", "-z") + new).split("\0"))):
+    known = programs.output("git", "ls-files", "-z")
+    new = programs.output("git", "ls-files", "-z", "--others", "--exclude-standard", "--", "stages")
+    for file in map(Path, filter(None, (known + new).split("\0"))):
         # Outputs of the whole data have no place in the copy, nor has what DVC knows of them. The
         # user's own data are read where they are.
         made = any(file.is_relative_to(output) for output in outputs)
@@ -66,18 +66,6 @@ def _change_params(path: Path) -> None:
         yaml.dump(params, file)
 
 
-def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise InputError("git: no such program here; it lists what the project consists of") from (
-            None
-        )
-    if done.returncode != 0:
-        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
-
-
 def keep_report(copy: Path) -> Path:
     """Move the report to tmp/demo, in place of an earlier one, and return the path of its page."""
     kept = copy / "kept"
@@ -94,8 +82,7 @@ def main() -> None:
         prog="python -m commands.demo",
         description=f"The pipeline on {REVIEWS} reviews per split, apart from the workspace.",
     ).parse_args()
-    if sys.stdout is None:
-        raise InputError("standard output is closed: there is nowhere to print to")
+    console = terminal.console()
     stages = declarations.read_yaml("dvc.yaml")["stages"]
     print(
         f"Demonstration: {len(stages)} stages on {REVIEWS} reviews per split, two to three minutes "
@@ -111,7 +98,7 @@ def main() -> None:
         if status := repro.reproduce(copy):
             sys.exit(status)
         title = f"Demonstration on {REVIEWS} reviews per split: not the scores of the whole data"
-        repro.show_results(repro.console(), copy, title)
+        repro.show_results(console, copy, title)
         page = keep_report(copy)
     print(f"Demonstration: {repro.answer(page.with_suffix('.md'))}")
     print(f"The demonstration's report: {page.resolve()}")

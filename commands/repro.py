@@ -8,7 +8,6 @@ durations are those of each stage's last run, from metrics/costs.
 
 import argparse
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import ending
+from commands import ending, terminal
 from stages.lib.core import paths, stage
-from stages.lib.core.errors import InputError
 from stages.lib.models import registry
 
 if TYPE_CHECKING:
@@ -196,38 +194,24 @@ def answer(report: Path) -> str:
     return re.split(r"(?<=[.!?])\s", plain, maxsplit=1)[0]
 
 
-def console() -> "Console":
-    """Return a console for standard output: plain and of any width where that is no terminal."""
-    from rich.console import Console
-
-    return Console(
-        width=None if sys.stdout.isatty() else 500,
-        color_system=None if os.environ.get("NO_COLOR") else "auto",
-        markup=False,
-        highlight=False,
-    )
-
-
 def main() -> None:
     argparse.ArgumentParser(
         prog="python -m commands.repro",
         description="dvc repro, with what will run before and what came out after.",
     ).parse_args()
-    if sys.stdout is None:
-        raise InputError("standard output is closed: there is nowhere to print to")
-    out = console()
-    planned = _plan_here(out)
+    console = terminal.console()
+    planned = _plan_here(console)
     if planned == []:
         print("Nothing changed since the last run.")
     elif status := reproduce(Path.cwd()):
         sys.exit(status)
     else:
-        show_results(out, Path())
+        show_results(console, Path())
     print(answer(MARKDOWN))
     print(f"The report: {PAGE.resolve()}")
 
 
-def _plan_here(out: "Console") -> list[Planned] | None:
+def _plan_here(console: "Console") -> list[Planned] | None:
     """Show the plan and return it, or None when DVC cannot tell; `dvc repro` will say why."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
@@ -237,7 +221,7 @@ def _plan_here(out: "Console") -> list[Planned] | None:
             changes = repo.status()
             planned = plan(repo, changes)
             if planned:
-                show_plan(out, planned, len(repo.index.stages))
+                show_plan(console, planned, len(repo.index.stages))
                 sys.stdout.flush()
             # Outputs that DVC will only restore need no plan.
             return planned if planned or not changes else None

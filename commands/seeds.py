@@ -12,21 +12,22 @@ that differ from dvc.lock in nothing but the seed to metrics/seeds.json, which t
 import argparse
 import io
 import json
-import os
-import subprocess
 import sys
 from collections import Counter, defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from commands import ending
+from commands import ending, programs, terminal
 from stages.lib.core import declarations, stage
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import COSTS, PREDICTIONS
 from stages.lib.models import registry
 from stages.lib.report import seeds as collection
 from stages.lib.report.seeds import Run
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 SCORES = ("validation.accuracy", "validation.f1", "test.accuracy", "test.f1")
 HEADINGS = ("val. accuracy", "val. F1", "test accuracy", "test F1")
@@ -140,7 +141,7 @@ def runs(experiment: Json, models: list[str], lock: Json) -> list[Run]:
                 "experiment again"
             ) from None
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-        costs = json.loads(_run("git", "show", f"{rev}:./{COSTS}/{model}.json"))
+        costs = json.loads(programs.output("git", "show", f"{rev}:./{COSTS}/{model}.json"))
         scores = experiment["data"]["metrics"][f"metrics/{model}.json"]["data"]
         collected.append(
             Run(
@@ -245,19 +246,7 @@ def readable(summary: Any) -> Any:
     return table if summary["settings"].any() else table.drop(columns="settings")
 
 
-def _run(*command: str) -> str:
-    try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise InputError(f"{command[0]}: no such program here") from None
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise InputError(f"{' '.join(command[-3:])}: {reason.removeprefix('ERROR: ')}")
-    return done.stdout
-
-
-def _show(table: Any) -> None:
-    from rich.console import Console
+def _show(console: "Console", table: Any) -> None:
     from rich.table import Table
 
     shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -268,14 +257,6 @@ def _show(table: Any) -> None:
         )
     for row in table.itertuples(index=False):
         shown.add_row(*row)
-    console = Console(
-        # A pipe or a file has no width limit.
-        width=None if sys.stdout.isatty() else 500,
-        # Bold is not a colour, but a user who sets NO_COLOR wants plain text.
-        color_system=None if os.environ.get("NO_COLOR") else "auto",
-        markup=False,
-        highlight=False,
-    )
     console.print(shown)
     console.print(NOTE, style="dim")
 
@@ -301,19 +282,19 @@ def main() -> None:
         help=f"add the runs to {collection.PATH}, for the report",
     )
     arguments = parser.parse_args()
-    if sys.stdout is None:
-        raise InputError("standard output is closed: there is nowhere to print to")
+    console = terminal.console()
 
     scope = ["--all-commits"] * arguments.all_commits
     dvc = (sys.executable, "-m", "dvc", "exp", "show", "--json")
-    experiments, others = finished(json.loads(_run(*dvc, *scope)))
+    experiments, others = finished(json.loads(programs.output(*dvc, *scope)))
     yaml = YAML(typ="safe", pure=True)
     current = fingerprints(declarations.read_yaml("dvc.lock")["stages"]) if arguments.save else {}
     rows, stale = [], set()
     collected: list[Run] = []
     outdated: set[str] = set()
     for experiment in experiments:
-        lock = yaml.load(_run("git", "show", f"{experiment['rev']}:./dvc.lock"))["stages"]
+        text = programs.output("git", "show", f"{experiment['rev']}:./dvc.lock")
+        lock = yaml.load(text)["stages"]
         ran, earlier = measured(experiment, lock)
         rows += ran
         stale |= earlier
@@ -348,7 +329,7 @@ def main() -> None:
         table = readable(summary)
         print(table.to_markdown(index=False, disable_numparse=True), NOTE, sep="\n\n")
     else:
-        _show(readable(summary))
+        _show(console, readable(summary))
 
 
 def quietly() -> None:

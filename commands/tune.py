@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from tabulate import tabulate
 
-from commands import ending
+from commands import ending, programs
 from commands.seeds import flat
 from stages.lib.core import declarations, stage
 from stages.lib.core.errors import InputError
@@ -506,14 +506,7 @@ def _check_queue() -> None:
 
 
 def _git(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], check=False, capture_output=True, text=True)
-    except FileNotFoundError:
-        raise InputError("git: no such program here") from None
-    if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise InputError(f"git {arguments[0]}: {reason}")
-    return done.stdout
+    return programs.output("git", *arguments)
 
 
 def _completed(study: "Study") -> list["FrozenTrial"]:

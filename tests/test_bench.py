@@ -235,7 +235,7 @@ def test_a_comparison_writes_nothing_and_fails_where_something_fell(bench):
 @pytest.mark.parametrize(("bf16", "right"), [(2e11, False), (9e10, True)])
 def test_auto_is_right_if_its_product_is_the_faster(monkeypatch, bf16, right):
     monkeypatch.setattr(compare.precision, "resolve", lambda _: "fp32")
-    monkeypatch.setattr(compare, "roofline_products", lambda: {"fp32": 1e11, "bf16": bf16})
+    monkeypatch.setattr("bench.roofline.products", lambda: {"fp32": 1e11, "bf16": bf16})
     found = compare.products()
     assert (found["auto"], found["right"]) == ("fp32", right)
     text = markdown.write({"x": {"machine": MACHINE, "precision": found | {"date": "d"}}})

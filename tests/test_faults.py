@@ -376,7 +376,7 @@ def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):
     assert stages
     assert not (after.path / "data/models/lora").exists()
     dvc.terminate()
-    _, alive = psutil.wait_procs(stages, timeout=LONG)
+    _, alive = psutil.wait_procs(stages, timeout=30)
     assert not alive
     after.set(lora__epochs=2)
     assert snapshot(after) == before

@@ -412,7 +412,7 @@ def _figure(results: Results, choice: Choice) -> Figure:
         return Panel(title, draw)
 
     name = choice.recommended
-    cheapest = min(results.models, key=lambda n: results.costs[n]["trainable_parameters"])
+    cheapest = min(results.models, key=lambda name: _cost(results, name))
     least, most = results.costs[cheapest], results.costs[name]
     finding = (
         f"Test accuracy against cost, on logarithmic scales. {cheapest} trains the fewest "

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import pty
-import re
 import shutil
 import signal
 import subprocess
@@ -413,10 +412,9 @@ def test_another_process_than_the_main_one_puts_nothing_back(removed, two, capsy
 @pytest.mark.parametrize(
     ("sent", "said", "status"),
     [
-        # A shell that waits for the stage, as dash does, dies of the terminal's SIGINT itself.
-        (signal.SIGINT, "interrupted", "130|-2"),
-        (signal.SIGTERM, "terminated", "143"),
-        (signal.SIGHUP, "terminated", "143"),
+        (signal.SIGINT, "interrupted", 130),
+        (signal.SIGTERM, "terminated", 143),
+        (signal.SIGHUP, "terminated", 143),
     ],
 )
 @pytest.mark.parametrize("shell", ["sh", "bash"])
@@ -437,7 +435,9 @@ def test_after_a_signal_half_way_outputs_come_back(written, sent, said, status, 
     assert [line for line in stderr.splitlines() if line.startswith(("error", "warning"))] == [
         f"error: write: {said}; {AGAIN}"
     ]
-    assert re.search(rf"exited with ({status})\n", stderr)
+    # A shell that waits for the stage, as dash does, dies of the terminal's SIGINT itself.
+    allowed = {status, -2} if (sent, shell) == (signal.SIGINT, "sh") else {status}
+    assert int(stderr.strip().rpartition("exited with ")[2].split()[0]) in allowed
     assert content(written) == FILES
 
 
