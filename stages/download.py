@@ -129,6 +129,10 @@ def main() -> None:
         splits = {name: splitting.subset(split, p.dataset.subset) for name, split in splits.items()}
         # The report says so beside the scores, which are of a part of the data.
         reviews_from = {**reviews_from, "subset": p.dataset.subset}
+    reviews_from = {**reviews_from, "content": splitting.content(splits, labels)}
+    if p.dataset.train and p.dataset.train < len(splits["train"]):
+        splits["train"] = splitting.subset(splits["train"], p.dataset.train, "dataset.train")
+        reviews_from = {**reviews_from, "train": p.dataset.train}
 
     with outputs.replacing_directory(BACKBONE) as directory:
         backbone_from = get_backbone(p.backbone, p.source, particular, directory)

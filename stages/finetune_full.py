@@ -2,7 +2,8 @@
 
     python -m stages.finetune_full
 
-reads    data/tokenized, data/backbone (params: finetune-full, seed, precision)
+reads    data/tokenized, data/backbone (params: finetune-full, seed, precision,
+         min_steps)
 writes   data/models/finetune-full/, a complete model for pipeline("text-classification", ...)
          data/predictions/finetune-full.csv
          data/curves/finetune-full/: losses and validation accuracy by step
@@ -14,7 +15,7 @@ from stages.lib.schema import params
 
 
 def main() -> None:
-    p = params.load("finetune-full", "seed", "precision")
+    p = params.load("finetune-full", "seed", "precision", "min_steps")
     from stages.lib.training import finetuning
 
     finetuning.run("finetune-full", p.finetune_full, p)

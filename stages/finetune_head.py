@@ -5,7 +5,7 @@
 With the backbone frozen and in eval mode, this is the same computation as training the whole model,
 but without a forward pass through the backbone in every epoch.
 
-reads    data/features, data/backbone (params: finetune-head, seed)
+reads    data/features, data/backbone (params: finetune-head, seed, min_steps)
 writes   data/models/finetune-head/, a complete model for pipeline("text-classification", ...)
          data/predictions/finetune-head.csv
          data/curves/finetune-head/: losses and validation accuracy by step
@@ -20,7 +20,7 @@ NAME = "finetune-head"
 
 
 def main() -> None:
-    p = params.load(NAME, "seed")
+    p = params.load(NAME, "seed", "min_steps")
     import numpy as np
     from transformers import set_seed
 
@@ -34,6 +34,7 @@ def main() -> None:
     set_seed(p.seed)
     model = classifier.create(data["labels"])
     module = head.Head(model)
+    passes = trainer.passes(data, len(splits["train"]), p.finetune_head, p.min_steps)
     seconds = trainer.train(
         NAME,
         module,
@@ -42,6 +43,7 @@ def main() -> None:
         logits=lambda: head.logits(module, splits["validation"]),
         labels=splits["validation"].labels,
         settings=p.finetune_head,
+        passes=passes,
         seed=p.seed,
         float_format="fp32",
         inputs=[paths.FEATURES, paths.BACKBONE],
@@ -67,11 +69,11 @@ def main() -> None:
     costs.write(
         NAME,
         seconds=seconds,
-        samples=len(splits["train"]) * p.finetune_head.epochs,
+        samples=len(splits["train"]) * p.finetune_head.epochs * passes,
         size=path,
         trainable=trainable,
         total=classifier.parameters(model)["total"],
-        settings=p.finetune_head.model_dump() | {"seed": p.seed},
+        settings=p.finetune_head.model_dump() | {"passes_per_epoch": passes, "seed": p.seed},
         **precision.describe("fp32"),
     )
     checkpoints.remove(NAME)

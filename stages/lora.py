@@ -4,7 +4,8 @@
 
 The three models differ only in their sections of params.yaml.
 
-reads    data/tokenized, data/backbone (params: the model's section, seed, precision)
+reads    data/tokenized, data/backbone (params: the model's section, seed, precision,
+         min_steps)
 writes   data/models/<model>/: the adapter with its head, for
          AutoPeftModelForSequenceClassification
          data/predictions/<model>.csv
@@ -68,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("model", choices=NAMES)
     name = parser.parse_args().model
-    p = params.load(name, "seed", "precision")
+    p = params.load(name, "seed", "precision", "min_steps")
     settings = getattr(p, name.replace("-", "_"))
     from stages.lib.training import finetuning
 

@@ -264,6 +264,7 @@ def use_small_data(project: Project, reviews: Path, backbone: Path) -> None:
         dataset__path=str(reviews),
         backbone__path=str(backbone),
         tokenize__max_length=32,
+        min_steps=1,
         **{f"{name}__epochs": 2 for name in trained},
         **{f"{name}__batch_size": 8 for name in trained},
     )

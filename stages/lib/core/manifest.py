@@ -44,6 +44,8 @@ class Provenance(_Source, Assembly, total=False):
     path: str
     sha256: str | dict[str, str]  # one, or one for each file
     subset: int
+    train: int
+    content: str  # a hash of all texts and labels, before `train` of them are chosen
 
 
 class _Manifest(TypedDict):

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-# Rows are sorted by length within pools of this many batches. This leaves little padding, while the
-# batches still differ from epoch to epoch.
+# Rows are sorted by length within pools of this many batches, or of a quarter of all batches where
+# that is fewer. This leaves little padding, while the batches still differ from epoch to epoch.
 POOL = 50
 # Widths of batches are multiples of this at 16 bit. For bf16 on a CPU, oneDNN compiles each
 # operation anew for each shape and keeps the result, which costs more time and memory than the
@@ -37,14 +37,22 @@ class Reviews(Protocol):
 
 
 class LengthGrouped(Sampler[list[int]]):
-    """Batches of `batch_size` row indices for training, with each row once per epoch.
+    """Batches of `batch_size` row indices for training. An epoch is `passes` passes over the rows.
 
-    Rows are shuffled and sorted by length within pools of `POOL` batches, then the batches are
-    shuffled. The order depends only on `seed` and the epoch, so a resumed run uses the same order.
+    In each pass, rows are shuffled and sorted by length within pools of batches, then the batches
+    are shuffled. The order depends only on `seed` and the epoch, so a resumed run uses the same
+    order.
     """
 
-    def __init__(self, lengths: Sequence[int] | np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        lengths: Sequence[int] | np.ndarray,
+        batch_size: int,
+        seed: int,
+        passes: int = 1,
+    ) -> None:
         self.lengths = np.asarray(lengths)
+        self.passes = passes
         # If it were named "batch_size", Accelerate would take the last batch for the short one and
         # cut it.
         self._size = batch_size
@@ -55,12 +63,16 @@ class LengthGrouped(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self._size)
+        return self.passes * math.ceil(len(self.lengths) / self._size)
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
+        for _ in range(self.passes):
+            yield from self._pass(random)
+
+    def _pass(self, random: np.random.Generator) -> Iterator[list[int]]:
         order = random.permutation(len(self.lengths))
-        pool = POOL * self._size
+        pool = min(POOL, math.ceil(len(order) / self._size / 4)) * self._size
         batches = []
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]

@@ -234,20 +234,43 @@ def split(
     return {name: whole.take(np.concatenate(part)) for name, part in parts.items()}
 
 
-def subset(whole: Split, size: int) -> Split:
+def subset(whole: Split, size: int, parameter: str = "dataset.subset") -> Split:
     """Select `size` reviews in their order, stratified by label, with at least two of each label
     (or all, if a label has fewer).
 
     The choice depends only on the texts (their SHA-256), not on the order of the rows or on a seed,
-    and a larger subset contains a smaller one except for rounding. Raises InputError when `size` is
-    too small for all labels.
+    and a larger subset contains every smaller one. Raises InputError, which names `parameter`, when
+    `size` is too small for all labels.
     """
     if size >= len(whole):
         return whole
-    rows = _by_digest(whole)
-    shares = _shares({label: len(of_label) for label, of_label in rows.items()}, size)
-    chosen = [of_label[: shares[label]] for label, of_label in rows.items()]
-    return whole.take(np.concatenate(chosen))
+    rows, turns = [], []
+    for of_label in _by_digest(whole).values():
+        # By the method of Sainte-Laguë, the shares of labels never shrink when the size grows.
+        turn = (np.arange(len(of_label)) + 0.5) / len(of_label)
+        # The fewest that a label needs come before all others.
+        turn[:FEWEST] = -1
+        rows.append(of_label)
+        turns.append(turn)
+    in_turn = np.concatenate(turns)
+    least = int((in_turn < 0).sum())
+    if size < least:
+        raise InputError(
+            f"params.yaml: {parameter}: {size} is wrong: it should be at least {least}, for "
+            f"{len(rows)} labels"
+        )
+    return whole.take(np.concatenate(rows)[np.argsort(in_turn, kind="stable")[:size]])
+
+
+def content(splits: Splits, labels: Sequence[str]) -> str:
+    """Return a hash of the labels' names and of the texts and labels of all splits, in order."""
+    found = hashlib.sha256(repr(list(labels)).encode())
+    for name, split in splits.items():
+        found.update(name.encode())
+        for table in split.tables():
+            found.update(digests(table["text"].to_pylist()).tobytes())
+        found.update(split.labels.astype("<i8").tobytes())
+    return found.hexdigest()[:16]
 
 
 def digests(texts: Iterable[str], prefix: str = "") -> np.ndarray:
@@ -262,27 +285,3 @@ def _by_digest(split: Split, prefix: str = "") -> dict[int, np.ndarray]:
     order = np.argsort(np.concatenate(found), kind="stable")
     labels = split.labels[order]
     return {int(label): order[labels == label] for label in np.unique(labels)}
-
-
-def _shares(counts: dict[int, int], size: int) -> dict[int, int]:
-    """Return the number of rows per label, in proportion to `counts`.
-
-    Rows lost to rounding down go to the labels with the largest remainders. Then labels below their
-    minimum take rows from the most frequent ones.
-    """
-    total = sum(counts.values())
-    least = {label: min(count, FEWEST) for label, count in counts.items()}
-    if size < sum(least.values()):
-        raise InputError(
-            f"params.yaml: dataset.subset: {size} is wrong: it should be at least "
-            f"{sum(least.values())}, for {len(counts)} labels"
-        )
-    shares = {label: size * count // total for label, count in counts.items()}
-    by_remainder = sorted(counts, key=lambda label: -(size * counts[label] % total))
-    for label in by_remainder[: size - sum(shares.values())]:
-        shares[label] += 1
-    for label, count in least.items():
-        while shares[label] < count:
-            shares[max(shares, key=shares.__getitem__)] -= 1
-            shares[label] += 1
-    return shares

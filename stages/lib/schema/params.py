@@ -69,6 +69,7 @@ class Dataset(Section):
     hub: Name
     config: Name | None
     subset: Annotated[int, Field(ge=2)] | None
+    train: Annotated[int, Field(ge=2)] | None
 
 
 class Backbone(Section):
@@ -127,6 +128,7 @@ class Params(BaseModel):
     launch: Annotated[str, BeforeValidator(_check_command)]
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     precision: Literal["auto", "fp32", "bf16", "fp16"]
+    min_steps: Annotated[Count, Field(alias="min_steps")]
     dataset: Dataset
     backbone: Backbone
     tokenize: Tokenize

@@ -1,11 +1,9 @@
 """Training on token ids, predicting and saving, shared by finetune-full and the LoRA models."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from transformers import PreTrainedModel, set_seed
 
 from stages.lib.core import costs, manifest, outputs, predictions
@@ -27,8 +25,8 @@ def run(
     """Train and save the model `name`, and write its predictions.
 
     `adapt` turns the classifier into the model to train, by default the classifier itself. `common`
-    has the parameters seed and precision. Raises InputError when the device does not support the
-    precision and when training diverges.
+    has the parameters seed, precision and min_steps. Raises InputError when the device does not
+    support the precision and when training diverges.
     """
     float_format = precision.resolve(common.precision)
     splits = {split: tokens.load(split) for split in SPLITS}
@@ -36,11 +34,8 @@ def run(
     set_seed(common.seed)
     model = adapt(classifier.create(data["labels"]))
     first_token.keep_first(model)
-    training: AbstractContextManager[None] = nullcontext()
     if precision.device().type == "cpu":
         dropout.make_cheap(model)
-        if float_format == "bf16":
-            training = narrow.narrowed(model, torch.bfloat16)
     multiple = precision.multiple(float_format)
 
     def logits(split: str, multiple: int = 1) -> np.ndarray:
@@ -48,7 +43,8 @@ def run(
             model, splits[split].input_ids, description=split, multiple=multiple
         )
 
-    with training:
+    passes = trainer.passes(data, len(splits["train"]), settings, common.min_steps)
+    with narrow.narrowed(model, float_format):
         seconds = trainer.train(
             name,
             model,
@@ -58,6 +54,7 @@ def run(
             logits=lambda: logits("validation", multiple),
             labels=splits["validation"].labels,
             settings=settings,
+            passes=passes,
             seed=common.seed,
             float_format=float_format,
             inputs=[TOKENIZED, BACKBONE],
@@ -80,10 +77,10 @@ def run(
     costs.write(
         name,
         seconds=seconds,
-        samples=len(splits["train"]) * settings.epochs,
+        samples=len(splits["train"]) * settings.epochs * passes,
         size=path,
         **parameters,
-        settings=settings.model_dump() | {"seed": common.seed},
+        settings=settings.model_dump() | {"passes_per_epoch": passes, "seed": common.seed},
         **precision.describe(float_format),
     )
     checkpoints.remove(name)

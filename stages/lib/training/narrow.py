@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from stages.lib.encoder import precision
+
 if TYPE_CHECKING:
     from peft import PeftModel
 
@@ -20,12 +22,16 @@ _CASTS = "cast_input_dtype_enabled"
 
 
 @contextmanager
-def narrowed(model: "PreTrainedModel | PeftModel", dtype: torch.dtype) -> Iterator[None]:
-    """Keep frozen weights of linear layers and the hidden states of `model` in `dtype`.
+def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterator[None]:
+    """Keep frozen weights of linear layers and the hidden states of `model` in bfloat16.
 
     Trained weights stay in float32. On exit, the frozen weights are exactly what they were, so the
-    model is saved and scored in float32.
+    model is saved and scored in float32. Nothing changes unless `float_format` is bf16 and the
+    device is a CPU.
     """
+    if float_format != "bf16" or precision.device().type != "cpu":
+        yield
+        return
     # Full fine-tuning does not import PEFT, so its layers are found by an attribute of theirs.
     layers = [module for module in model.modules() if hasattr(module, "lora_variant")]
     # DoRA divides by the norm of a frozen weight, which should stay exact.
@@ -39,12 +45,12 @@ def narrowed(model: "PreTrainedModel | PeftModel", dtype: torch.dtype) -> Iterat
     ]
     weights = [parameter.data for parameter in frozen]
     hooks = [
-        module.register_forward_hook(lambda *given: given[-1].to(dtype))
+        module.register_forward_hook(lambda *given: given[-1].to(torch.bfloat16))
         for name, module in model.named_modules()
         if name.rpartition(".")[2] == "embeddings"
     ]
     for parameter in frozen:
-        parameter.data = parameter.data.to(dtype)
+        parameter.data = parameter.data.to(torch.bfloat16)
     for layer in layers:
         # PEFT would cast inputs to the adapters' float32, and autocast would cast them back.
         setattr(layer, _CASTS, bool(layer.lora_variant))

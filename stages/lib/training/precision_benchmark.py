@@ -3,7 +3,6 @@
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 
 import torch
 from tqdm.auto import tqdm
@@ -59,8 +58,7 @@ def measure(float_format: str, seed: int) -> costs.Steps:
         scaler.update()
         optimizer.zero_grad()
 
-    on_cpu = float_format == "bf16" and device.type == "cpu"
-    with narrow.narrowed(model, torch.bfloat16) if on_cpu else nullcontext():
+    with narrow.narrowed(model, float_format):
         for batch in tqdm(data, f"warm-up in {float_format}"):
             step(batch)
         start = _now(device)

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import ExportableState, PrinterCallback, ProgressCallback
 
 from stages.lib.core.errors import InputError
+from stages.lib.core.manifest import Manifest
 from stages.lib.encoder import batches, precision, processes
 from stages.lib.schema.params import Training
 from stages.lib.training import checkpoints
@@ -128,6 +129,19 @@ class Clock(transformers.TrainerCallback, ExportableState):
         self._start = time.perf_counter()
 
 
+def passes(data: Manifest, rows: int, settings: Training, min_steps: int) -> int:
+    """Return how often an epoch passes over the `rows` of `data`, so that all have `min_steps`.
+
+    As many epochs of a small training set have too few steps to fit it (Zhang et al. 2021,
+    "Revisiting Few-sample BERT Fine-tuning", https://arxiv.org/abs/2006.05987). A subset of the
+    reviews, which is for trying the pipeline out, is passed over once.
+    """
+    if "subset" in data["reviews"]:
+        return 1
+    steps = math.ceil(rows / settings.batch_size) * settings.epochs
+    return math.ceil(min_steps / steps)
+
+
 def train(
     name: str,
     model: torch.nn.Module,
@@ -137,6 +151,7 @@ def train(
     logits: Callable[[], np.ndarray],
     labels: np.ndarray,
     settings: Training,
+    passes: int,
     seed: int,
     float_format: str,
     inputs: list[Path],
@@ -146,7 +161,8 @@ def train(
 
     `model` takes the batches that `collate` makes from `rows` and returns logits [rows, labels];
     `lengths` are the numbers of tokens of the rows. `logits` returns the logits of the validation
-    reviews, and `labels` are their true labels. `float_format` is a result of `precision.resolve`.
+    reviews, and `labels` are their true labels. An epoch is `passes` passes over the rows.
+    `float_format` is a result of `precision.resolve`.
 
     Training resumes from the last checkpoint of a killed run with the same code, settings, seed,
     device type, number of threads and processes, and `inputs` (files or directories). The caller
@@ -158,13 +174,15 @@ def train(
     machine = [device.type, torch.get_num_threads(), count]
 
     def prepare() -> tuple[Path, str | None]:
-        directory = checkpoints.directory(name, inputs, [settings, seed, float_format, *machine])
+        directory = checkpoints.directory(
+            name, inputs, [settings, passes, seed, float_format, *machine]
+        )
         if checkpoint := checkpoints.last(directory, count):
             print(f"resuming from {checkpoint}", file=sys.stderr)
         return directory, checkpoint
 
     directory, checkpoint = processes.from_main(prepare)
-    whole = batches.LengthGrouped(lengths, settings.batch_size, seed)
+    whole = batches.LengthGrouped(lengths, settings.batch_size, seed, passes)
     arguments = TrainingArguments(
         output_dir=str(directory),
         learning_rate=settings.lr,

@@ -98,6 +98,27 @@ def test_a_directory_that_cannot_take_the_name_leaves_it_to_the_old_one(
     assert [child.name for child in path.iterdir()] == ["kept"]
 
 
+@pytest.mark.parametrize("after", ["the old one has lost the name", "the new one has the name"])
+def test_an_interrupt_between_renames_leaves_the_name_to_the_old_one(tmp_path, monkeypatch, after):
+    path = tmp_path / "out"
+    with outputs.replacing_directory(path) as aside:
+        (aside / "kept").write_text("kept")
+    rename = Path.rename
+    moved = []
+
+    def interrupt(self, target):
+        rename(self, target)
+        moved.append(self)
+        if moved == ([path] if after == "the old one has lost the name" else [path, aside]):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupt)
+    with pytest.raises(KeyboardInterrupt), outputs.replacing_directory(path) as aside:
+        (aside / "new").write_text("new")
+    assert list(tmp_path.iterdir()) == [path]
+    assert [child.name for child in path.iterdir()] == ["kept"]
+
+
 def test_a_file_does_not_take_the_place_of_a_directory(tmp_path):
     path = tmp_path / "out"
     with outputs.replacing_directory(path) as aside:

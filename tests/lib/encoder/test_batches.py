@@ -24,6 +24,23 @@ def test_training_batches_cover_each_row_once(lengths, batch_size, number):
     assert max(map(len, chosen)) <= batch_size
 
 
+@given(LENGTHS, st.integers(1, 40), st.integers(1, 5))
+def test_an_epoch_of_several_passes_covers_each_row_as_often(lengths, batch_size, passes):
+    sampler = batches.LengthGrouped(lengths, batch_size, seed=0, passes=passes)
+    chosen = epoch(sampler, 1)
+    assert len(chosen) == len(sampler)
+    every = -(-len(lengths) // batch_size)
+    for first in range(0, len(chosen), every):
+        rows = [row for batch in chosen[first : first + every] for row in batch]
+        assert sorted(rows) == list(range(len(lengths)))
+
+
+def test_the_batches_of_a_small_set_differ_from_pass_to_pass():
+    sampler = batches.LengthGrouped(range(1, 101), 32, seed=0, passes=2)
+    chosen = [frozenset(batch) for batch in epoch(sampler, 0)]
+    assert not set(chosen[:4]) & set(chosen[4:])
+
+
 @given(LENGTHS, st.integers(1, 40), st.integers(1, 9))
 def test_processes_share_each_batch_of_one_process(lengths, batch_size, count):
     whole = batches.LengthGrouped(lengths, batch_size, seed=0)

@@ -193,11 +193,31 @@ def test_a_subset_is_in_proportion_but_for_what_is_rare(counts, size, shares):
     assert Counter(chosen["label"].to_pylist()) == shares
 
 
+@given(TABLES, st.integers(6, 40), st.integers(6, 40))
+def test_a_larger_subset_contains_the_smaller_one(rows, size, other):
+    small, large = (
+        set(as_table(splitting.subset(as_split(rows), count))["text"].to_pylist())
+        for count in sorted((size, other))
+    )
+    assert small <= large
+
+
 def test_a_subset_too_small_for_its_labels_is_refused():
     split = as_split([(f"review {row}", row % 3) for row in range(30)])
     assert fails(splitting.subset, split, 5) == (
         "params.yaml: dataset.subset: 5 is wrong: it should be at least 6, for 3 labels"
     )
+
+
+def test_the_content_is_that_of_texts_labels_and_their_names():
+    def content(*rows, names=("bad", "good")):
+        return splitting.content({"train": as_split(rows), "test": as_split(rows[:1])}, names)
+
+    first = content(("a", 0), ("b", 1))
+    assert first == content(("a", 0), ("b", 1))
+    others = [content(("a", 0), ("c", 1)), content(("a", 0), ("b", 0)), content(("b", 1), ("a", 0)),
+              content(("a", 0), ("b", 1), names=("good", "bad"))]  # fmt: skip
+    assert len({first, *others}) == 5
 
 
 def test_the_same_reviews_are_the_same_bytes(tmp_path):

@@ -50,7 +50,7 @@ def step(model):
 
 def test_frozen_weights_are_16_bit_and_what_is_trained_is_float32(miniature):
     model = adapted(miniature)
-    with narrow.narrowed(model, torch.bfloat16):
+    with narrow.narrowed(model, "bf16"):
         narrowed = {name for name, p in model.named_parameters() if p.dtype == torch.bfloat16}
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         assert any("ffn.lin1.weight" in name for name in narrowed)
@@ -64,7 +64,7 @@ def test_frozen_weights_are_16_bit_and_what_is_trained_is_float32(miniature):
 
 def test_hidden_states_are_16_bit_and_frozen_embeddings_get_no_gradient(miniature):
     model = adapted(miniature)
-    with narrow.narrowed(model, torch.bfloat16):
+    with narrow.narrowed(model, "bf16"):
         embedded, *rest = step(model)
     assert {states.dtype for states in (embedded, *rest)} == {torch.bfloat16}
     assert not embedded.requires_grad
@@ -76,7 +76,7 @@ def test_hidden_states_are_16_bit_and_frozen_embeddings_get_no_gradient(miniatur
 def test_afterwards_every_weight_is_what_it_was(miniature, variant):
     model = adapted(miniature, variant)
     before = copies(model)
-    with pytest.raises(KeyboardInterrupt), narrow.narrowed(model, torch.bfloat16):
+    with pytest.raises(KeyboardInterrupt), narrow.narrowed(model, "bf16"):
         step(model)
         raise KeyboardInterrupt
     after = copies(model)
@@ -88,7 +88,7 @@ def test_afterwards_every_weight_is_what_it_was(miniature, variant):
 
 def test_weights_whose_norm_dora_takes_stay_exact(miniature):
     model = adapted(miniature, "dora")
-    with narrow.narrowed(model, torch.bfloat16):
+    with narrow.narrowed(model, "bf16"):
         dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
     assert {d for name, d in dtypes.items() if "q_lin.base_layer" in name} == {torch.float32}
     assert {d for name, d in dtypes.items() if "ffn.lin1" in name} == {torch.bfloat16}
@@ -101,5 +101,5 @@ def test_fewer_bytes_are_saved_for_the_backward_pass(miniature):
         return precision_benchmark.saved_bytes(model, lambda: loss(model))
 
     before = saved()
-    with narrow.narrowed(model, torch.bfloat16):
+    with narrow.narrowed(model, "bf16"):
         assert saved() < 0.8 * before
