@@ -6,7 +6,8 @@
 This command is not a stage. It reads the experiments of the current commit from `dvc exp show
 --json`, and dvc.lock as each experiment left it. Runs of a model that differ in anything but the
 seed (a parameter, code, data) have separate rows, labelled by what differs. `--save` adds the runs
-that differ from dvc.lock in nothing but the seed to metrics/seeds.json, which the report reads.
+that differ from dvc.lock in nothing but the seed and the number of training reviews to
+metrics/seeds.json, which the report reads.
 """
 
 import argparse
@@ -19,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from commands import ending, programs, terminal
-from stages.lib.core import declarations, stage
+from stages.lib.core import declarations, metrics, stage
 from stages.lib.core.errors import InputError
-from stages.lib.core.paths import COSTS, PREDICTIONS
+from stages.lib.core.metrics import Download
+from stages.lib.core.paths import COSTS, METRICS, PREDICTIONS
 from stages.lib.models import registry
 from stages.lib.report import seeds as collection
 from stages.lib.report.seeds import Run
@@ -111,13 +113,15 @@ def measured(experiment: Json, lock: Json) -> tuple[list[Json], set[str]]:
     return rows, stale
 
 
-def fingerprints(lock: Json) -> dict[str, str]:
+def fingerprints(lock: Json, download: Download) -> dict[str, str]:
     """Return the fingerprint of each model that dvc.lock has."""
-    found = {name: collection.identify(lock, name) for name in registry.names()}
+    found = {
+        name: collection.identify(lock, name, download["reviews"]) for name in registry.names()
+    }
     return {name: identity[0] for name, identity in found.items() if identity}
 
 
-def runs(experiment: Json, models: list[str], lock: Json) -> list[Run]:
+def runs(experiment: Json, models: list[str], lock: Json, download: Download) -> list[Run]:
     """Collect the runs of these models from an experiment, with the reviews that they get right.
 
     Raises InputError if their predictions are not at hand.
@@ -129,7 +133,7 @@ def runs(experiment: Json, models: list[str], lock: Json) -> list[Run]:
     files = DVCFileSystem(rev=rev)
     collected = []
     for model in models:
-        identity = collection.identify(lock, model)
+        identity = collection.identify(lock, model, download["reviews"])
         if identity is None or identity[1] is None:
             continue
         path = f"{PREDICTIONS}/{model}.csv"
@@ -147,6 +151,7 @@ def runs(experiment: Json, models: list[str], lock: Json) -> list[Run]:
             Run(
                 model=model,
                 seed=identity[1],
+                train=download["train"]["reviews"],
                 fingerprint=identity[0],
                 device=str(costs["device"]),
                 precision=str(costs["precision"]),
@@ -163,19 +168,43 @@ def runs(experiment: Json, models: list[str], lock: Json) -> list[Run]:
 def merge(before: list[Run], collected: list[Run], current: dict[str, str]) -> list[Run]:
     """Merge collected runs into those there were, without the runs that no longer count.
 
-    The result has one run of each model and seed, the last one collected, in the order of the
-    models and seeds.
+    The result has one run of each model, number of training reviews and seed, the last one
+    collected, in this order.
     """
     latest = {
-        (run.model, run.seed): run
+        (run.model, run.train, run.seed): run
         for run in [*before, *collected]
         if current.get(run.model) == run.fingerprint
     }
     order = list(current)
-    return sorted(latest.values(), key=lambda run: (order.index(run.model), run.seed))
+    return sorted(latest.values(), key=lambda run: (order.index(run.model), run.train, run.seed))
 
 
-def save(collected: list[Run], current: dict[str, str], others: set[str]) -> None:
+def lock_of(experiment: Json) -> Json:
+    """Return the stages of dvc.lock as the experiment left it."""
+    text = programs.output("git", "show", f"{experiment['rev']}:./dvc.lock")
+    stages: Json = YAML(typ="safe", pure=True).load(text)["stages"]
+    return stages
+
+
+def save(experiments: list[Json], locks: list[Json]) -> None:
+    """Add the runs of experiments that count to metrics/seeds.json."""
+    here = metrics.read(METRICS / "download.json", Download)
+    current = fingerprints(declarations.read_yaml("dvc.lock")["stages"], here)
+    collected: list[Run] = []
+    outdated: set[str] = set()
+    for experiment, lock in zip(experiments, locks, strict=True):
+        facts = programs.output("git", "show", f"{experiment['rev']}:./{METRICS}/download.json")
+        download: Download = json.loads(facts)
+        there = fingerprints(lock, download)
+        models = [row["model"] for row in measured(experiment, lock)[0]]
+        count = [name for name in models if name in there and there[name] == current.get(name)]
+        outdated |= set(models) - set(count)
+        collected += runs(experiment, count, lock, download) if count else []
+    write(collected, current, outdated)
+
+
+def write(collected: list[Run], current: dict[str, str], others: set[str]) -> None:
     """Write metrics/seeds.json, and say what it has now; `others` are models with runs that do not
     count."""
     merged = merge(collection.read(), collected, current)
@@ -183,7 +212,7 @@ def save(collected: list[Run], current: dict[str, str], others: set[str]) -> Non
     counts = Counter(run.model for run in merged)
     shown = ", ".join(f"{count} of {model}" for model, count in counts.items()) or "none"
     print(
-        f"saved in {collection.PATH}: seeds: {shown}; 'dvc repro report' uses them", file=sys.stderr
+        f"saved in {collection.PATH}: runs: {shown}; 'dvc repro report' uses them", file=sys.stderr
     )
     if others:
         print(
@@ -287,23 +316,12 @@ def main() -> None:
     scope = ["--all-commits"] * arguments.all_commits
     dvc = (sys.executable, "-m", "dvc", "exp", "show", "--json")
     experiments, others = finished(json.loads(programs.output(*dvc, *scope)))
-    yaml = YAML(typ="safe", pure=True)
-    current = fingerprints(declarations.read_yaml("dvc.lock")["stages"]) if arguments.save else {}
+    locks = [lock_of(experiment) for experiment in experiments]
     rows, stale = [], set()
-    collected: list[Run] = []
-    outdated: set[str] = set()
-    for experiment in experiments:
-        text = programs.output("git", "show", f"{experiment['rev']}:./dvc.lock")
-        lock = yaml.load(text)["stages"]
+    for experiment, lock in zip(experiments, locks, strict=True):
         ran, earlier = measured(experiment, lock)
         rows += ran
         stale |= earlier
-        if arguments.save:
-            there = fingerprints(lock)
-            models = [row["model"] for row in ran]
-            count = [name for name in models if name in there and there[name] == current.get(name)]
-            outdated |= set(models) - set(count)
-            collected += runs(experiment, count, lock) if count else []
     if others:
         counts = ", ".join(f"{count} {state}" for state, count in sorted(others.items()))
         print(f"left out: experiments that are not finished: {counts}", file=sys.stderr)
@@ -318,7 +336,7 @@ def main() -> None:
         raise InputError(f"no finished experiments{where}; run {HINT}")
 
     if arguments.save:
-        save(collected, current, outdated)
+        save(experiments, locks)
     order = list(declarations.read_yaml("dvc.yaml")["stages"])
     summary = summarize(sorted(rows, key=lambda row: order.index(row["model"])))
     if arguments.form == "csv":

@@ -36,11 +36,12 @@ def load() -> "Results":
     from stages.lib.scores import scoring
 
     models, labels = registry.names(), manifest.read(RAW)["labels"]
+    download = metrics.read(METRICS / "download.json", Download)
     rows = {name: predictions.read(name) for name in models}
     results = inputs.Results(
         models=models,
         labels=labels,
-        download=metrics.read(METRICS / "download.json", Download),
+        download=download,
         scores={name: scoring.of_predictions(rows[name], labels) for name in models},
         costs={name: metrics.read(COSTS / f"{name}.json", ModelCosts) for name in models},
         predictions={name: inputs.by_split(rows[name]) for name in models},
@@ -48,7 +49,7 @@ def load() -> "Results":
         curves={name: inputs.read_curves(CURVES / name) for name in models},
         claims=metrics.read(METRICS / "claims.json", Claims),
         claims_costs=metrics.read(COSTS / "claims.json", ClaimsCosts),
-        seeds=inputs.read_seeds(models),
+        seeds=inputs.read_seeds(models, download),
         rule=rule,
     )
     inputs.check_aligned(results.predictions, results.texts)

@@ -133,12 +133,17 @@ def write(
 
 
 def write_seeds(
-    path: Path, wrong: dict[str, Sequence[Sequence[int]]], count: int, **changes: object
+    path: Path,
+    wrong: dict[str, Sequence[Sequence[int]]],
+    count: int,
+    sizes: dict[int, dict[str, Sequence[Sequence[int]]]] | None = None,
+    **changes: object,
 ) -> None:
     """Write dvc.lock, as after a run with seed 0, and a collection of other seeds from 1.
 
-    `wrong` gives, for each model, the wrong reviews of each of them, in validation and test.
-    `changes` are made to each row, such as `precision="bf16"`.
+    `wrong` gives, for each model, the wrong reviews of each of them, in validation and test, and
+    `sizes` the same for other numbers of training reviews. `changes` are made to each row, such as
+    `precision="bf16"`.
     """
     lock = {
         name: {
@@ -152,22 +157,28 @@ def write_seeds(
     # JSON is YAML.
     _json(path / "dvc.lock", {"stages": lock})
     runs = []
-    for name, of_seeds in wrong.items():
-        (fingerprint, _) = seeds.identify(lock, name)
-        for seed, rows in enumerate(of_seeds, start=1):
-            right = np.ones(count, bool)
-            right[list(rows)] = False
-            scores = {"accuracy": float(right.mean()), "f1": float(right.mean())}
-            row = {
-                "model": name,
-                "seed": seed,
-                "fingerprint": fingerprint,
-                "device": "cpu, 2 threads",
-                "precision": "fp32",
-                "scores": dict.fromkeys(seeds.SPLITS, scores),
-                "right": dict.fromkeys(seeds.SPLITS, right),
-            }
-            runs.append(seeds.Run(**row | changes))
+    every = [
+        (train, name, seed, rows)
+        for train, by_model in [(count, wrong), *(sizes or {}).items()]
+        for name, of_seeds in by_model.items()
+        for seed, rows in enumerate(of_seeds, start=1)
+    ]
+    for train, name, seed, rows in every:
+        (fingerprint, _) = seeds.identify(lock, name, {})
+        right = np.ones(count, bool)
+        right[list(rows)] = False
+        scores = {"accuracy": float(right.mean()), "f1": float(right.mean())}
+        row = {
+            "model": name,
+            "seed": seed,
+            "train": train,
+            "fingerprint": fingerprint,
+            "device": "cpu, 2 threads",
+            "precision": "fp32",
+            "scores": dict.fromkeys(seeds.SPLITS, scores),
+            "right": dict.fromkeys(seeds.SPLITS, right),
+        }
+        runs.append(seeds.Run(**row | changes))
     _json(path / seeds.PATH, {"rows": [seeds.row(run) for run in runs]})
 
 

@@ -189,12 +189,13 @@ def test_an_interrupt_ends_it_quietly(tried):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def a_run(model, seed, fingerprint, accuracy=0.5):
+def a_run(model, seed, fingerprint, accuracy=0.5, train=100):
     right = np.arange(10) < 10 * accuracy
     scores = {"accuracy": float(right.mean()), "f1": 0.5}
     return Run(
         model=model,
         seed=seed,
+        train=train,
         fingerprint=fingerprint,
         device="cpu",
         precision="fp32",
@@ -207,23 +208,26 @@ def test_the_last_collected_run_of_a_seed_counts_and_what_is_outdated_goes():
     current = {"svm": "a", "lora": "b"}
     before = [a_run("svm", 0, "a"), a_run("svm", 1, "a"), a_run("lora", 0, "of another day")]
     collected = [a_run("lora", 1, "b"), a_run("svm", 1, "a", 0.7), a_run("gone", 0, "c")]
+    collected.append(a_run("svm", 1, "a", train=30))
     merged = seeds.merge(before, collected, current)
-    assert [(run.model, run.seed) for run in merged] == [("svm", 0), ("svm", 1), ("lora", 1)]
-    assert merged[1].scores["test"]["accuracy"] == 0.7
+    assert [(run.model, run.train, run.seed) for run in merged] == [
+        ("svm", 30, 1), ("svm", 100, 0), ("svm", 100, 1), ("lora", 100, 1),
+    ]  # fmt: skip
+    assert merged[2].scores["test"]["accuracy"] == 0.7
 
 
 def test_saving_says_what_is_there_and_what_is_left_out(tmp_path, monkeypatch, capsys):
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics/seeds.json").write_text('{"rows": []}')
     monkeypatch.chdir(tmp_path)
-    seeds.save([a_run("svm", 1, "a"), a_run("svm", 2, "a")], {"svm": "a"}, {"lora"})
+    seeds.write([a_run("svm", 1, "a"), a_run("svm", 2, "a")], {"svm": "a"}, {"lora"})
     assert capsys.readouterr().err.splitlines() == [
-        "saved in metrics/seeds.json: seeds: 2 of svm; 'dvc repro report' uses them",
+        "saved in metrics/seeds.json: runs: 2 of svm; 'dvc repro report' uses them",
         "not saved: runs with other code, data or parameters than in dvc.lock, of lora; "
         "'dvc repro' brings dvc.lock up to date",
     ]
-    seeds.save([], {"svm": "new"}, set())
-    assert "seeds: none" in capsys.readouterr().err
+    seeds.write([], {"svm": "new"}, set())
+    assert "runs: none" in capsys.readouterr().err
     assert (tmp_path / "metrics/seeds.json").read_text() == '{\n  "rows": []\n}\n'
 
 
@@ -240,4 +244,4 @@ def test_an_experiment_whose_predictions_are_gone_is_named(tried, monkeypatch):
         }
     }
     with pytest.raises(InputError, match=f"data/nowhere/svm.csv: experiment {tip['rev'][:7]} has"):
-        seeds.runs(tip, ["svm"], lock)
+        seeds.runs(tip, ["svm"], lock, {"reviews": {}, "train": {"reviews": 9}})

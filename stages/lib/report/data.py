@@ -21,17 +21,22 @@ SHOWN = 12  # files listed per source
 
 
 def demonstration(results: Results) -> list[Text]:
-    """Say that only a subset of the reviews was used, if that is so."""
-    if "subset" not in results.download["reviews"]:
-        return []
-    reviews = plural(results.download["reviews"]["subset"], "review")
-    return [
-        Text(
-            f"**This is a demonstration** on {reviews} per split (`dataset.subset`). Its scores, "
-            "costs and recommendation are not those of the whole data.",
-            "warning",
+    """Say that only a part of the reviews was used, if that is so."""
+    used = results.download["reviews"]
+    said = []
+    if "subset" in used:
+        said.append(
+            f"**This is a demonstration** on {plural(used['subset'], 'review')} per split "
+            "(`dataset.subset`)."
         )
-    ]
+    if "train" in used:
+        said.append(
+            f"**Only a part of the training reviews was used:** {used['train']:,} "
+            "(`dataset.train`)."
+        )
+    if said:
+        said.append("Scores, costs and recommendation are not those of the whole data.")
+    return [Text(" ".join(said), "warning")] if said else []
 
 
 def likeness(results: Results) -> Text:

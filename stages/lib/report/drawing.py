@@ -3,6 +3,7 @@ picture as one PNG, or as one SVG each."""
 
 import io
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def line(ax: Axes, ink: Ink, number: int, x: list[float], y: list[float]) -> Non
     """Draw a series; with 12 points or fewer, each has a marker."""
     look = style(number, ink) | ({} if len(x) <= 12 else {"marker": None})
     ax.plot(x, y, markersize=4, linewidth=1.3, **look)
+
+
+def ranges(
+    ax: Axes, ink: Ink, number: int, x: list[float], low: Iterable[float], high: Iterable[float]
+) -> None:
+    """Draw vertical bars from `low` to `high`."""
+    ax.vlines(x, list(low), list(high), colors=style(number, ink)["color"], linewidth=1)
 
 
 def png(figure: Figure, path: Path) -> None:

@@ -61,6 +61,15 @@ class Results:
         others = [run.scores[split][score] for run in self.seeds.others[model]]
         return [self.scores[model][split][score], *others]
 
+    def by_size(self, model: str, split: str) -> dict[int, np.ndarray]:
+        """Return `runs` of each number of training reviews, from the smallest to the largest."""
+        sizes: dict[int, list[np.ndarray]] = {}
+        for run in self.seeds.curve[model]:
+            sizes.setdefault(run.train, []).append(run.right[split])
+        stacked = {size: np.stack(rights) for size, rights in sizes.items()}
+        stacked[self.download["train"]["reviews"]] = self.runs(model, split)
+        return dict(sorted(stacked.items()))
+
     def accuracy(self, model: str, split: str) -> float:
         """Return the accuracy, the mean over seeds."""
         return float(self.runs(model, split).mean())
@@ -141,16 +150,16 @@ def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequen
             )
 
 
-def read_seeds(models: Sequence[str]) -> Seeds:
+def read_seeds(models: Sequence[str], download: Download) -> Seeds:
     """Read the seeds of each model, with the collected runs that count (none without dvc.lock)."""
     lock = declarations.read_yaml(str(LOCK))["stages"] if LOCK.is_file() else {}
-    return seeds.sort(seeds.read(), lock, models)
+    return seeds.sort(seeds.read(), lock, models, download)
 
 
 def check_seeds(results: Results) -> None:
     """Raise InputError if a collected run that counts predicts other reviews than the last run."""
-    for name, others in results.seeds.others.items():
-        for run in others:
+    for name in results.models:
+        for run in [*results.seeds.others[name], *results.seeds.curve[name]]:
             for split, right in run.right.items():
                 if len(right) != results.count(split):
                     raise InputError(

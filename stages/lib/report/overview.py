@@ -1,4 +1,4 @@
-"""The report as a whole: the six questions in order, the answer first."""
+"""The report as a whole: its questions in order, the answer first."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ from stages.lib.report import (
     data,
     differences,
     failures,
+    learning,
     plots,
     recommendation,
     training,
@@ -26,6 +27,7 @@ def write(results: Results) -> Report:
         [
             replace(chosen, blocks=[*chosen.blocks, data.likeness(results)]),
             differences.section(results, comparisons),
+            *learning.sections(results),
             claims.section(claims.judge(results, comparisons)),
             training.section(results),
             failures.section(results, choice.recommended),

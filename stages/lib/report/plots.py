@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.lib.report import statistics
+from stages.lib.report import learning, statistics
 from stages.lib.report.content import Table
 from stages.lib.report.failures import accuracy_by_length, bins_of_reliability
 from stages.lib.report.inputs import CURVES, Results
@@ -63,6 +63,7 @@ def tables(results: Results) -> dict[str, pd.DataFrame]:
         "confusion": confusion,
         "reliability": lambda model: bins_of_reliability(results, model),
         "length": by_length,
+        learning.KEY: lambda model: learning.table(results, model),
     } | {f"curve-{name.replace('/', '-')}": curve(name) for name in CURVES}
     if results.several_seeds:
         by_model["seeds"] = seeds
@@ -81,7 +82,11 @@ def write(results: Results, directory: Path) -> None:
 
 
 def shown(results: Results) -> dict[str, Table]:
-    """Return the same tables as content of the report."""
+    """Return the same tables as content of the report, where it has the picture."""
+    found = tables(results)
+    if not learning.compared(results)[0]:
+        # DVC draws it all the same, as a point for each model.
+        del found[learning.KEY]
     return {
         key: Table(
             f"{key}-data",
@@ -93,7 +98,7 @@ def shown(results: Results) -> dict[str, Table]:
             ],
             prose=["label", "prediction"],
         )
-        for key, table in tables(results).items()
+        for key, table in found.items()
     }
 
 

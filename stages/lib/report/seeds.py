@@ -1,4 +1,5 @@
-"""Runs with other seeds: the collection in metrics/seeds.json, and which of its rows count."""
+"""Runs with other seeds or fewer training reviews: the collection in metrics/seeds.json, and which
+of its rows count."""
 
 import base64
 import hashlib
@@ -13,8 +14,9 @@ import numpy as np
 
 from stages.lib.core import outputs
 from stages.lib.core.errors import InputError
-from stages.lib.core.metrics import Score, Scores
-from stages.lib.core.paths import METRICS, PREDICTIONS
+from stages.lib.core.manifest import Provenance
+from stages.lib.core.metrics import Download, Score, Scores
+from stages.lib.core.paths import METRICS, PREDICTIONS, RAW
 
 PATH = METRICS / "seeds.json"
 SPLITS = ("validation", "test")
@@ -28,7 +30,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """One model trained with one seed.
+    """One model trained with one seed on `train` reviews.
 
     `scores` has SCORES by split, and `right`, also by split, tells which reviews the model gets
     right (bool [reviews]), so that runs can be compared review by review.
@@ -36,6 +38,7 @@ class Run:
 
     model: str
     seed: int
+    train: int
     fingerprint: str
     device: str
     precision: str
@@ -45,22 +48,27 @@ class Run:
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of each model: that of the last run (None if it has none), and `others`, the
-    collected runs that count; `unused` is the number of rows that do not, by model."""
+    """The runs of each model: the seed of the last one (None if it has none), `others` with as many
+    training reviews, and `curve` with another number of them. `unused` is the number of collected
+    rows that do not count, by model."""
 
     last: dict[str, int | None]
     others: dict[str, list[Run]]
+    curve: dict[str, list[Run]]
     unused: dict[str, int]
 
 
-def identify(lock: Json, model: str) -> tuple[str, int | None] | None:
-    """Return a fingerprint of what a model's predictions depend on, except the seed, and the seed.
+def identify(lock: Json, model: str, reviews: Provenance) -> tuple[str, int | None] | None:
+    """Return a fingerprint of what a model's predictions depend on, except seed and number of
+    training reviews, and the seed.
 
-    `lock` are the stages of dvc.lock; the seed is None if no stage reads it. The fingerprint covers
-    command, code and parameters of the stage that writes the predictions and of the stages before
-    it. The first stage of a chain is represented by the data that it made, because the same
-    parameters can give other data (`source: auto`), and other parameters the same. Returns None if
-    the model was not trained, or if a stage that it depends on ran again since then.
+    `lock` are the stages of dvc.lock, and `reviews` is the provenance of the reviews; the seed is
+    None if no stage reads it. The fingerprint covers command, code and parameters of the stage that
+    writes the predictions and of the stages before it. The first stage of a chain is represented by
+    the data that it made, because the same parameters can give other data (`source: auto`), and
+    other parameters the same. Reviews are represented by their content before `dataset.train` of
+    them are chosen. Returns None if the model was not trained, or if a stage that it depends on ran
+    again since then.
     """
     made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
     first = made_by.get(f"{PREDICTIONS}/{model}.csv")
@@ -77,7 +85,8 @@ def identify(lock: Json, model: str) -> tuple[str, int | None] | None:
             if producer and any(other["path"] in made_by for other in lock[producer]["deps"]):
                 todo.append(producer)
             else:
-                files[dep["path"]] = dep.get("md5")
+                chosen = dep["path"] == str(RAW) and "content" in reviews
+                files[dep["path"]] = reviews["content"] if chosen else dep.get("md5")
         params = {file: dict(values) for file, values in stage.get("params", {}).items()}
         seed = params.get("params.yaml", {}).pop("seed", seed)
         used[name] = [stage["cmd"], files, params]
@@ -85,24 +94,29 @@ def identify(lock: Json, model: str) -> tuple[str, int | None] | None:
     return (hashlib.sha256(text.encode()).hexdigest()[:16], seed) if used else None
 
 
-def sort(runs: Sequence[Run], lock: Json, models: Sequence[str]) -> Seeds:
-    """Sort out which of the collected runs are of the models in dvc.lock, but with another seed.
+def sort(runs: Sequence[Run], lock: Json, models: Sequence[str], download: Download) -> Seeds:
+    """Sort out which of the collected runs are of the models in dvc.lock, but with another seed or
+    another number of training reviews.
 
     A run with the seed of the last run is neither used nor unused, because it is the same run. This
     is also true of every run of a model that reads no seed.
     """
-    known = {name: identify(lock, name) or ("", None) for name in models}
+    known = {name: identify(lock, name, download["reviews"]) or ("", None) for name in models}
     last = {name: seed for name, (_, seed) in known.items()}
     others: dict[str, list[Run]] = {name: [] for name in models}
+    curve: dict[str, list[Run]] = {name: [] for name in models}
     unused: Counter[str] = Counter()
     for run in runs:
         if run.model not in known or known[run.model][0] != run.fingerprint:
             unused[run.model] += 1
-            continue
-        there = {last[run.model], *(other.seed for other in others[run.model])}
-        if None not in there and run.seed not in there:
-            others[run.model].append(run)
-    return Seeds(last, others, dict(unused))
+        elif run.train != download["train"]["reviews"]:
+            if all((run.train, run.seed) != (one.train, one.seed) for one in curve[run.model]):
+                curve[run.model].append(run)
+        else:
+            there = {last[run.model], *(other.seed for other in others[run.model])}
+            if None not in there and run.seed not in there:
+                others[run.model].append(run)
+    return Seeds(last, others, curve, dict(unused))
 
 
 def pack(right: np.ndarray) -> str:
@@ -134,6 +148,7 @@ def row(run: Run) -> Json:
     return {
         "model": run.model,
         "seed": run.seed,
+        "train": run.train,
         "fingerprint": run.fingerprint,
         "device": run.device,
         "precision": run.precision,
@@ -171,6 +186,7 @@ def _run(row: Json) -> Run:
     return Run(
         model=str(row["model"]),
         seed=int(row["seed"]),
+        train=int(row["train"]),
         fingerprint=str(row["fingerprint"]),
         device=str(row["device"]),
         precision=str(row["precision"]),

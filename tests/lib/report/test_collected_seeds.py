@@ -35,12 +35,12 @@ LOCK = {
 }
 
 
-def identify(*changes):
+def identify(*changes, reviews=None):
     """Identify lora after changes of the lock, given as stage, key and value."""
     lock = copy.deepcopy(LOCK)
     for stage, key, value in changes:
         lock[stage][key] = value
-    return seeds.identify(lock, "lora")
+    return seeds.identify(lock, "lora", reviews or {})
 
 
 def deps(stage, path, md5):
@@ -88,11 +88,21 @@ def test_how_the_same_data_came_in_changes_nothing():
     assert identify(elsewhere, code) == identify()
 
 
+def test_fewer_training_reviews_of_the_same_content_change_nothing():
+    fewer = (
+        ("download", "outs", [{"path": "data/raw", "md5": "few"}, LOCK["download"]["outs"][1]]),
+        ("tokenize", "deps", deps("tokenize", "data/raw", "few")),
+    )
+    whole = identify(reviews={"content": "c"})
+    assert identify(*fewer, reviews={"content": "c", "train": 100}) == whole
+    assert identify(*fewer, reviews={"content": "other", "train": 100}) != whole
+
+
 def test_a_model_that_was_not_trained_since_has_none():
     again = [{"path": "data/tokenized", "md5": "new"}]
     assert identify(("tokenize", "outs", again)) is None
-    assert seeds.identify(LOCK, "svm") is None
-    assert seeds.identify({}, "lora") is None
+    assert seeds.identify(LOCK, "svm", {}) is None
+    assert seeds.identify({}, "lora", {}) is None
 
 
 def test_a_model_that_reads_no_seed_has_a_fingerprint_alone():
@@ -116,13 +126,13 @@ def written(tmp_path, monkeypatch):
     right = np.arange(16) < 12
     scores = {split: {"accuracy": 0.75, "f1": 0.7} for split in seeds.SPLITS}
     by_split = dict.fromkeys(seeds.SPLITS, right)
-    seeds.write([seeds.Run("lora", 3, "abc", "cpu", "bf16", scores, by_split)])
+    seeds.write([seeds.Run("lora", 3, 100, "abc", "cpu", "bf16", scores, by_split)])
     return seeds.PATH, json.loads(seeds.PATH.read_text())["rows"][0]
 
 
 def test_what_is_written_is_read(written):
     (run,) = seeds.read()
-    assert (run.model, run.seed, run.fingerprint, run.precision) == ("lora", 3, "abc", "bf16")
+    assert (run.model, run.seed, run.train, run.fingerprint) == ("lora", 3, 100, "abc")
     assert run.scores["test"] == {"accuracy": 0.75, "f1": 0.7}
     assert run.right["validation"].sum() == 12
 

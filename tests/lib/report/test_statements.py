@@ -14,6 +14,7 @@ from stages.lib.report import (
     data,
     differences,
     failures,
+    learning,
     overview,
     page,
     plots,
@@ -346,6 +347,106 @@ def test_seeds_that_differ_more_than_the_models_take_a_verdict_back(with_seeds):
     found = differences.of_all(with_seeds(both))["lora-2e-4", "finetune-head"]
     assert found.verdict == "cannot tell"
     assert found.pair.interval.low < -0.02 < 0.02 < found.pair.interval.high
+
+
+# The number of labels
+
+
+@pytest.fixture
+def with_sizes(of, tmp_path):
+    """Make Results of 1,000 training reviews and, by other numbers of them, three seeds of models
+    with these numbers of wrong reviews."""
+
+    def make(sizes, wrong=None):
+        of(wrong)
+        rows = {
+            size: {name: [range(n), range(n - 5), range(n + 5)] for name, n in by_model.items()}
+            for size, by_model in sizes.items()
+        }
+        experiment.write_seeds(tmp_path, {}, 1000, rows)
+        return report.load()
+
+    return make
+
+
+def curve(results):
+    (section,) = learning.sections(results)
+    return section.blocks[0].markdown
+
+
+BAD = dict.fromkeys(WRONG, 450)
+
+
+def test_without_other_numbers_of_training_reviews_there_is_no_learning_curve(of):
+    results = of()
+    assert learning.sections(results) == []
+    assert learning.KEY not in {section.key for section in overview.write(results).sections}
+
+
+def test_few_labels_are_enough_for_the_cheapest_model(with_sizes):
+    results = with_sizes({300: BAD | {"svm": 350}, 100: BAD | {"svm": 400}})
+    assert curve(results).startswith(
+        "With no more than 300 training reviews, svm, which trains the fewest parameters, is as "
+        "good as any other model, as far as the validation reviews can tell. With 1,000, lora is "
+        "better by +7.9 points on validation (95% interval +"
+    )
+    assert curve(results).endswith(
+        "From 300 to 1,000 reviews, the test accuracy of the best model on validation goes from "
+        "0.650 (svm) to 0.810 (finetune-full), so more labels may still help."
+    )
+    assert not results.several_seeds
+
+
+def test_where_a_model_that_costs_more_is_always_better_it_says_so(with_sizes):
+    said = curve(with_sizes({100: BAD | {"lora": 195, "finetune-full": 194}}))
+    assert said.startswith(
+        "Even with 100 training reviews, svm, which trains the fewest parameters, is not the best "
+        "choice. With 100, lora is better by +25.5 points on validation (95% interval +"
+    )
+    assert said.endswith(
+        "From 100 to 1,000 reviews, the test accuracy of the best model on validation goes from "
+        "0.806 (finetune-full) to 0.810 (finetune-full), so more labels would hardly help."
+    )
+
+
+def test_the_cheapest_model_may_be_as_good_as_any_at_every_size(with_sizes):
+    said = curve(with_sizes({100: BAD | {"svm": 400}}, wrong={"svm": 100}))
+    assert said.startswith(
+        "With up to 1,000 training reviews, svm, which trains the fewest parameters, is as good as "
+        "any other model, as far as the validation reviews can tell. From 100 to 1,000 reviews, "
+    )
+
+
+def test_a_model_without_a_curve_is_left_out_and_sizes_are_those_of_all_others(with_sizes):
+    some = {"svm": 400, "lora": 450}
+    (section,) = learning.sections(with_sizes({50: {"svm": 410}, 100: some}))
+    figure, table = section.blocks[1:3]
+    assert list(figure.legend) == ["svm", "lora"]
+    assert table.columns == ["training reviews", "svm", "lora", "choice"]
+    assert [row[0] for row in table.rows] == ["100", "1,000"]
+    assert table.rows[0] == ["100", "0.600 ± 0.005", "0.550 ± 0.005", "Use svm."]
+    assert table.rows[1] == ["1,000", "0.730", "0.809", "Use lora."]
+
+
+def test_the_picture_has_every_size_in_its_table(with_sizes):
+    results = with_sizes({100: BAD})
+    content = overview.write(results)
+    keys = [section.key for section in content.sections]
+    assert keys.index(learning.KEY) == keys.index("differences") + 1
+    rows = [row for row in content.data[learning.KEY].rows if row[0] == "svm"]
+    assert rows == [
+        ["svm", "100", "3", "0.55", "0.545", "0.555"],
+        ["svm", "1000", "1", "0.73", "0.73", "0.73"],
+    ]
+
+
+def test_a_part_of_the_training_reviews_is_named(of):
+    some = experiment.OWN["reviews"] | {"train": 1000}
+    (warning,) = data.demonstration(of(provenance=experiment.OWN | {"reviews": some}))
+    assert warning.markdown == (
+        "**Only a part of the training reviews was used:** 1,000 (`dataset.train`). Scores, costs "
+        "and recommendation are not those of the whole data."
+    )
 
 
 def test_rows_of_other_code_data_or_parameters_do_not_count(with_seeds, tmp_path):
