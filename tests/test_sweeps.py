@@ -115,6 +115,25 @@ def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, 
     assert project.read("metrics/seeds.json") == {"rows": []}
 
 
+def test_runs_on_fewer_training_reviews_are_the_reports_learning_curve(swept, tmp_path):
+    project = swept.copy(tmp_path / "project")
+    project.dvc("exp", "run", "--quiet", "--temp", "-S", "dataset.train=12", "svm")
+    project.run("python", "-m", "commands.seeds", "--save")
+    rows = project.read("metrics/seeds.json")["rows"]
+    whole = project.read("metrics/download.json")["train"]["reviews"]
+    assert [(row["model"], row["train"], row["seed"]) for row in rows] == [
+        ("svm", 12, 0), ("svm", whole, 1), ("svm", whole, 2),
+    ]  # fmt: skip
+    # Validation and test are whole.
+    assert [rows[0][split]["reviews"] for split in ("validation", "test")] == [24, 24]
+    assert project.git("diff", "--name-only").split() == ["metrics/seeds.json"]
+    project.dvc("repro", "--quiet")
+    report = (project.path / "metrics/report.md").read_text()
+    section = report.partition("How many labels do I need?")[2]
+    assert re.search(r"^\| +12 +\| ", section, re.M)
+    assert re.search(rf"^\| +{whole} +\| .*±", section, re.M)
+
+
 def test_another_machine_takes_a_share(swept):
     """Two clones of one bare repository, and one DVC remote."""
     other = copy.copy(swept)
