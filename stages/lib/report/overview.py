@@ -1,4 +1,4 @@
-"""The report as a whole: the six questions in order, the answer first."""
+"""The report as a whole: the seven questions in order, the answer first."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ from stages.lib.report import (
     data,
     differences,
     failures,
+    labels,
     plots,
     recommendation,
     training,
@@ -29,6 +30,7 @@ def write(results: Results) -> Report:
             claims.section(claims.judge(results, comparisons)),
             training.section(results),
             failures.section(results, choice.recommended),
+            labels.section(results),
             replace(described, blocks=[*described.blocks, data.provenance(results)]),
         ],
         plots.shown(results),
