@@ -3,12 +3,13 @@
     python -m stages.label_issues
 
 The method is confident learning (Northcutt, Jiang and Chuang, 2021, "Confident Learning: Estimating
-Uncertainty in Dataset Labels", https://doi.org/10.1613/jair.1.12125) as cleanlab implements it
-(`find_label_issues` with the filter "confident_learning"). A linear model that was not fitted on a
-review predicts its label (stages/lib/labels/crossvalidation.py, which states what this costs for
-many reviews). A label is suspected if it is not the most probable one, and if another one is at
-least as probable as on average in the reviews that have it. The list is ranked by self-confidence,
-the probability of the given label, lowest first. Its texts are held in memory.
+Uncertainty in Dataset Labels", https://doi.org/10.1613/jair.1.12125) as cleanlab implements it: its
+`find_label_issues` with the filter "prune_by_noise_rate". A linear model that was not fitted on a
+review gives the probabilities of its labels (stages/lib/labels/crossvalidation.py, which says what
+this costs for many reviews). From them follows an estimate of how many reviews of each label should
+have each other label. So many are suspected, those with the largest margin between the two
+probabilities, unless their own label is the most probable one. The list is ranked by
+self-confidence, the probability of the given label, lowest first. Its texts are held in memory.
 
 reads    data/raw, data/features
 writes   data/label-issues.csv: row (in data/raw/train.parquet, counted from 1), text, label,
@@ -97,7 +98,7 @@ def find(labels: "np.ndarray", probabilities: "np.ndarray") -> "np.ndarray":
     return find_label_issues(
         labels,
         probabilities,
-        filter_by="confident_learning",
+        filter_by="prune_by_noise_rate",
         return_indices_ranked_by="self_confidence",
         n_jobs=1,
     )

@@ -22,9 +22,10 @@ Blocks = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 FOLDS = 5
 # Reviews of all folds together.
 LARGEST = 20_000
-# Of the values 1, 0.1, 0.01, 0.003, 0.001 and 0.0003, the one with the smallest out-of-sample log
-# loss on the embedded reviews.
-C = 0.01
+# C, which is the prior variance of a weight, times the number of dimensions. So vectors of any size
+# have the same prior for the logit. On the embedded reviews with 384 dimensions, C = 0.01 has a
+# smaller out-of-sample log loss than 1, 0.1, 0.003, 0.001 and 0.0003.
+VARIANCE = 4.0
 
 
 def folds(texts: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -75,7 +76,7 @@ def _fit(blocks: Blocks, labels: np.ndarray, fold: np.ndarray) -> dict[int, Logi
         start, end = end, end + len(block)
         parts.append(block[rows[start:end]])
     vectors, labels, fold = np.concatenate(parts), labels[rows], fold[rows]
-    models = {}
+    models, C = {}, VARIANCE / vectors.shape[1]
     for number in np.unique(fold):
         others = fold != number
         if len(np.unique(labels[others])) > 1:

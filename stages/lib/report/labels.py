@@ -30,9 +30,9 @@ def section(results: Results) -> Section:
         Text(
             "The method is confident learning (Northcutt et al., 2021, doi 10.1613/jair.1.12125, "
             "by cleanlab), with probabilities from five-fold cross-validation of a logistic "
-            "regression on the [CLS] vectors of the frozen backbone. A label is suspected if it is "
-            "not the most probable one, and if another one is at least as probable as on average "
-            "in the reviews that have it. The list begins with the least probable label."
+            "regression on the [CLS] vectors of the frozen backbone. It estimates how many reviews "
+            "of each label should have another one, and suspects as many, those whose "
+            "probabilities say so most clearly. The list begins with the least probable label."
         )
     )
     return Section("labels", "Which labels look wrong?", blocks)
