@@ -48,7 +48,7 @@ def _finding(results: Results) -> str:
         f"{'has a label that looks' if count == 1 else 'have labels that look'} wrong: "
         "a linear model that was not fitted on the review finds another label more probable. Read "
         f"{code(str(issues.PATH))} from the top, and correct in your data the labels that are "
-        "wrong. Not every suspect is one: the model itself is right on "
+        "wrong. A suspect may as well be a mistake of the model, which predicts "
         f"{facts['accuracy']:.1%} of the labels."
     )
 

@@ -614,8 +614,8 @@ def test_suspects_are_counted_and_the_list_is_named(of):
     assert said.startswith(
         "Of 1,000 training reviews, 30 (3.0%) have labels that look wrong: a linear model that was "
         "not fitted on the review finds another label more probable. Read `data/label-issues.csv` "
-        "from the top, and correct in your data the labels that are wrong. Not every suspect is "
-        "one: the model itself is right on 75.0% of the labels."
+        "from the top, and correct in your data the labels that are wrong. A suspect may as well "
+        "be a mistake of the model, which predicts 75.0% of the labels."
     )
     assert "1 (0.1%) has a label that looks wrong" in prose(labels.section(of(suspects=1)))
 
