@@ -7,6 +7,8 @@ reads    local files if there are any (dataset.path, backbone.path in params.yam
 writes   data/raw/{train,validation,test}.parquet with the columns text and label; a label is a
          number whose name is in data/raw/about.json; missing validation and test splits are split
          off train
+         data/raw/ratings.parquet, only where the source has ratings (the embedded one): the column
+         rating, in the order of train.parquet
          data/backbone/ with config, safetensors weights and tokenizer
 metrics  metrics/download.json: the provenance of both, and statistics about the splits
 """
@@ -118,7 +120,7 @@ def main() -> None:
     local.check_copied(Path(p.dataset.path), "dataset.path")
     local.check_copied(Path(p.backbone.path), "backbone.path")
     particular = only_on_the_hub(p.dataset, p.backbone)
-    splits, labels, reviews_from = get_reviews(p.dataset, p.source, particular)
+    splits, labels, reviews_from, ratings = get_reviews(p.dataset, p.source, particular)
     for note in (reviews_from.get("split"), reviews_from.get("unlabelled")):
         if note:
             print(f"note: reviews: {note}", file=sys.stderr)
@@ -146,6 +148,8 @@ def main() -> None:
     with outputs.replacing_directory(RAW) as directory:
         for name, split in splits.items():
             splitting.write(split, directory / f"{name}.parquet")
+        if ratings is not None:
+            splitting.write_ratings(ratings[splits["train"].rows], directory)
         manifest.write(directory, {"labels": labels, "reviews": _lasting(reviews_from)})
     facts: Download = {
         "reviews": reviews_from,

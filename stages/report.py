@@ -2,8 +2,9 @@
 
     python -m stages.report
 
-reads    data/predictions, data/curves, data/raw, metrics/costs, metrics/download.json,
-         metrics/claims.json, metrics/seeds.json, dvc.lock (params: report)
+reads    data/predictions, data/curves, data/raw, data/label-issues.csv, metrics/costs,
+         metrics/download.json, metrics/label-issues.json, metrics/claims.json, metrics/seeds.json,
+         dvc.lock (params: report)
 writes   metrics/report.md; metrics/report/ with its pictures and the data of DVC's plots;
          metrics/report.html, the same report as one self-contained page
 """
@@ -32,6 +33,7 @@ def load() -> "Results":
     """
     rule = params.load("report").report
     from stages.lib.core import predictions
+    from stages.lib.labels import issues
     from stages.lib.report import inputs
     from stages.lib.scores import scoring
 
@@ -47,6 +49,8 @@ def load() -> "Results":
         predictions={name: inputs.by_split(rows[name]) for name in models},
         texts=inputs.read_texts(RAW / "test.parquet"),
         curves={name: inputs.read_curves(CURVES / name) for name in models},
+        label_issues=metrics.read(METRICS / "label-issues.json", issues.LabelIssues),
+        suspects=issues.read(inputs.SUSPECTS),
         claims=metrics.read(METRICS / "claims.json", Claims),
         claims_costs=metrics.read(COSTS / "claims.json", ClaimsCosts),
         seeds=inputs.read_seeds(models, download),

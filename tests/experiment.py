@@ -1,5 +1,6 @@
 """Experiments with invented outcomes, written as the stages write them, for tests of the report."""
 
+import csv
 import json
 import shutil
 from collections.abc import Sequence
@@ -56,6 +57,26 @@ def write_claims(path: Path) -> None:
     (path / "metrics/costs/claims.json").write_text(json.dumps(MIXED))
 
 
+def write_label_issues(
+    path: Path, texts: Sequence[str], labels: Sequence[str], suspects: int, ratings: dict | None
+) -> None:
+    """Write what the stage would write that suspects the labels of the first reviews."""
+    first = np.arange(suspects)
+    table = pd.DataFrame(
+        {
+            "row": first + 1,
+            "text": texts[:suspects],
+            "label": [labels[row % len(labels)] for row in first],
+            "suggested_label": [labels[(row + 1) % len(labels)] for row in first],
+            "confidence": 0.01 + 0.001 * first,
+        }
+    )
+    table.to_csv(path / "data/label-issues.csv", index=False, quoting=csv.QUOTE_NONNUMERIC)
+    counts = {name: len(first[number :: len(labels)]) for number, name in enumerate(labels)}
+    facts = {"reviews": len(texts), "suspects": counts, "accuracy": 0.75, "ratings": ratings}
+    _json(path / "metrics/label-issues.json", facts)
+
+
 def write(
     path: Path,
     *,
@@ -65,10 +86,13 @@ def write(
     texts: Sequence[str] | None = None,
     provenance: dict | None = None,
     epochs: int = 3,
+    suspects: int = 9,
+    ratings: dict | None = None,
 ) -> Path:
     """Write an experiment whose models are wrong on the reviews `wrong`, in validation and test.
 
     `wrong` gives, for each model, a list of reviews, or a number for that many of the first ones.
+    The labels of the first `suspects` reviews look wrong.
     """
     if not (path / "params.yaml").exists():
         shutil.copy(ROOT / "params.yaml", path)
@@ -92,6 +116,7 @@ def write(
         path / "metrics/download.json",
         (provenance or OWN) | splits | {"duplicates_across_splits": across},
     )
+    write_label_issues(path, texts, labels, suspects, ratings)
     write_claims(path)
     _json(path / "metrics/seeds.json", {"rows": []})
     for name in MODELS:

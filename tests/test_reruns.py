@@ -23,8 +23,12 @@ def changed(project):
         ("report/overview.py", {"report"}),
         ("scores/scoring.py", SAYING | EVALUATING),
         ("schema/params.py", set()),
-        ("reviews/splitting.py", {"download"}),
-        ("vectors/linear.py", {"extract-cls-features", "train-svm", "train-finetune-head"}),
+        ("reviews/splitting.py", {"download", "label-issues"}),
+        ("labels/issues.py", {"label-issues", "report"}),
+        (
+            "vectors/linear.py",
+            {"extract-cls-features", "train-svm", "train-finetune-head", "label-issues"},
+        ),
     ],
 )
 def test_an_edit_of_a_room_runs_the_stages_that_declare_it(after, module, stages):

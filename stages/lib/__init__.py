@@ -3,6 +3,7 @@
 report      the answer as Markdown and as a page
 models      which models there are, their cards, and loading them to predict
 training    a classifier trained through the Trainer
+labels      labels that look wrong
 scores      scores of predictions, the same for every model
 vectors     [CLS] vectors on disk, and the linear SVM on them
 encoder     from token ids to hidden states

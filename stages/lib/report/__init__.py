@@ -1,4 +1,4 @@
 """The report, as Markdown and as an HTML page.
 
-This room imports core.
+This room imports core and labels.
 """

@@ -13,6 +13,7 @@ from stages.lib.core import declarations, metrics
 from stages.lib.core.costs import ClaimsCosts, ModelCosts
 from stages.lib.core.errors import InputError
 from stages.lib.core.metrics import AllScores, Claims, Download, Score
+from stages.lib.labels.issues import LabelIssues
 from stages.lib.report import seeds, statistics
 from stages.lib.report.seeds import Seeds
 from stages.lib.report.statistics import Interval
@@ -20,6 +21,7 @@ from stages.lib.schema.params import Report
 
 LOCK = Path("dvc.lock")
 CURVES = ("train/loss", "validation/loss", "validation/accuracy")
+SUSPECTS = 10  # of the suspected labels, those that are shown
 OFFICIAL_DATASET = "cornell-movie-review-data/rotten_tomatoes"
 OFFICIAL_BACKBONE = "distilbert/distilbert-base-uncased"
 OFFICIAL_REVIEWS = {"train": 8530, "validation": 1066, "test": 1066}
@@ -41,6 +43,8 @@ class Results:
     predictions: dict[str, dict[str, pd.DataFrame]]  # by model and split
     texts: Sequence[str]  # of the test split
     curves: dict[str, dict[str, pd.DataFrame]]  # by model and name in CURVES: columns step, value
+    label_issues: LabelIssues
+    suspects: pd.DataFrame  # the first of data/label-issues.csv
     claims: Claims
     claims_costs: ClaimsCosts
     seeds: Seeds

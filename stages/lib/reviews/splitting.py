@@ -26,6 +26,8 @@ SCHEMA = pa.schema([("text", pa.string()), ("label", pa.int64())])
 
 # The names of the labels 0 and 1 if there are no others.
 BINARY = ("negative", "positive")
+# What people rated the reviews of train, in data/raw.
+RATINGS = "ratings.parquet"
 # Reviews in a row group of data/raw.
 GROUP = 16_384
 # Minimum number of reviews per label in train: the SVM's probabilities need cross-validation.
@@ -68,11 +70,13 @@ Splits = dict[str, Split]
 
 
 class Reviews(NamedTuple):
-    """The splits, the label names (the index is the label's number), and the provenance."""
+    """The splits, the label names (the index is the label's number), the provenance, and what
+    people rated the reviews of train, where the source has ratings: float64, by row number."""
 
     splits: Splits
     labels: Sequence[str]
     provenance: Provenance
+    ratings: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,11 @@ def write(split: Split, path: Path) -> None:
                 waiting = waiting[GROUP:]
         if waiting.num_rows:
             file.write_table(waiting.combine_chunks())
+
+
+def write_ratings(ratings: np.ndarray, directory: Path) -> None:
+    """Write ratings [reviews] as the column `rating` of a parquet file."""
+    pq.write_table(pa.table({"rating": ratings}), directory / RATINGS, compression="zstd")
 
 
 def split(

@@ -100,13 +100,14 @@ def blocks(content, kind):
     return [b for section in content.sections for b in section.blocks if isinstance(b, kind)]
 
 
-def test_the_six_questions_stand_in_order_in_both(dom, markdown):
+def test_the_seven_questions_stand_in_order_in_both(dom, markdown):
     questions = [
         "Which adaptation should I use?",
         "Are the differences real?",
         "What did the published experiment claim, and what holds here?",
         "How did training go?",
         "Where do the models fail?",
+        "Which labels look wrong?",
         "What are the data?",
     ]
     assert [" ".join(h.text.split())[2:] for h in dom.all("h2")] == questions
@@ -178,7 +179,7 @@ def test_landmarks_headings_and_ids_are_sound(dom):
             target = element.attributes.get(name, "").removeprefix("#")
             assert not target or target.startswith("data:") or target in ids, target
     levels = [int(heading.tag[1]) for heading in dom.all("h1", "h2", "h3")]
-    assert levels == [1] + [2] * 6
+    assert levels == [1] + [2] * 7
 
 
 def test_tables_have_captions_and_scopes(dom):

@@ -14,6 +14,7 @@ from stages.lib.report import (
     data,
     differences,
     failures,
+    labels,
     learning,
     overview,
     page,
@@ -704,12 +705,77 @@ def test_duplicates_across_splits_and_imbalance_are_told(of):
     assert "No text is in more than one split" in said
 
 
+# Labels that look wrong
+
+LIST = "data/label-issues.csv"
+
+
+def test_suspects_are_counted_and_the_list_is_named(of):
+    said = prose(labels.section(of(suspects=30)))
+    assert said.startswith(
+        "Of 1,000 training reviews, 30 (3.0%) have labels that look wrong: a linear model that was "
+        "not fitted on the review finds another label more probable. Read `data/label-issues.csv` "
+        "from the top, and correct in your data the labels that are wrong. A suspect may as well "
+        "be a mistake of the model, which predicts 75.0% of the labels."
+    )
+    assert "1 (0.1%) has a label that looks wrong" in prose(labels.section(of(suspects=1)))
+
+
+def test_no_suspects_are_told_and_have_no_table(of):
+    section = labels.section(of(suspects=0, ratings={"base_rate": 0.03, "precision": {}}))
+    said = prose(section)
+    assert said.startswith("No label looks wrong among 1,000 training reviews.")
+    assert LIST not in said
+    assert "rated" not in said
+    assert not [block for block in section.blocks if isinstance(block, Table)]
+
+
+@pytest.mark.parametrize(
+    ("suspects", "words"),
+    [
+        (10, "10 suspected labels; all are shown"),
+        (11, "11 suspected labels; the 10 least probable"),
+    ],
+)
+def test_the_table_has_the_first_ten_suspects(of, suspects, words):
+    section = labels.section(of(suspects=suspects, labels=["1", "NA"]))
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    assert table.caption.startswith(words)
+    assert len(table.rows) == 10
+    (review, *others) = table.rows[1]
+    assert (review.text, review.kind) == ("word word", "review")
+    assert others == ["NA", "1", "0.01", "2"]
+
+
+def test_precision_stands_beside_the_base_rate(of):
+    precision = {"50": 0.18, "100": 0.13, "200": 0.125, "300": 0.08}
+    results = of(suspects=300, ratings={"base_rate": 0.0265, "precision": precision})
+    assert (
+        "Their mean rating contradicts the labels of 18.0% of the first 50, 13.0% of the first "
+        "100, 12.5% of the first 200 and 8.0% of all 300 suspects, against 2.6% of all training "
+        "reviews, so the list finds such labels more often than chance (binomial test, p < 0.001)."
+    ) in prose(labels.section(results))
+    assert "rated" not in prose(labels.section(of(suspects=300)))
+
+
+def test_a_list_that_is_no_better_than_chance_is_no_evidence(of):
+    results = of(suspects=20, ratings={"base_rate": 0.03, "precision": {"20": 0.05}})
+    said = prose(labels.section(results))
+    assert "5.0% of the 20 suspects, against 3.0% of all training reviews, which is no" in said
+    assert "more often than chance (binomial test, p = 0." in said
+
+
 # Inputs
 
 
 @pytest.mark.parametrize(
     "file",
-    ["metrics/claims.json", "metrics/costs/claims.json", "metrics/costs/lora.json"],
+    [
+        "metrics/claims.json",
+        "metrics/costs/claims.json",
+        "metrics/costs/lora.json",
+        "metrics/label-issues.json",
+    ],
 )
 def test_a_missing_file_is_named(of, tmp_path, file):
     of()

