@@ -139,12 +139,12 @@ def downloaded(project, miniature, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("subset", [None, 20])
-def test_ratings_are_those_of_the_training_reviews_in_their_order(downloaded, subset):
-    raw = downloaded(dataset__subset=subset).path / "data/raw"
+@pytest.mark.parametrize(("part", "size"), [("subset", None), ("subset", 20), ("train", 20)])
+def test_ratings_are_those_of_the_training_reviews_in_their_order(downloaded, part, size):
+    raw = downloaded(**{f"dataset__{part}": size}).path / "data/raw"
     texts = pq.read_table(raw / "train.parquet")["text"].to_pylist()
     ratings = pq.read_table(raw / "ratings.parquet")["rating"].to_pylist()
-    assert len(texts) == (subset or 128)
+    assert len(texts) == (size or 128)
     assert [float(text.split()[1]) for text in texts] == ratings
 
 
