@@ -19,7 +19,7 @@ from stages.lib.report.content import (
 )
 from stages.lib.report.differences import Comparison, Comparisons
 from stages.lib.report.inputs import Results
-from stages.lib.report.recommendation import PUBLISHED
+from stages.lib.report.others import PUBLISHED
 
 HOLDS, FAILS = "holds", "does not hold"
 UNCLEAR, MISSING = "cannot tell", "not measured here"

@@ -14,6 +14,7 @@ from stages.lib.report import (
     data,
     differences,
     failures,
+    others,
     overview,
     page,
     plots,
@@ -589,6 +590,79 @@ def test_whether_it_is_like_for_like_stands_below_the_scores(
 def test_a_part_of_the_official_reviews_is_not_like_for_like(of):
     said = data.likeness(of(provenance=experiment.OFFICIAL)).markdown
     assert "**Not like for like:** only a part of the official reviews is used." in said
+
+
+# As many of 1,000 wrong reviews as others report.
+USUAL = {"svm": 200, "finetune-full": 160, "lora-2e-4": 170}
+
+
+@pytest.fixture
+def official(of, monkeypatch):
+    """Make Results on the official reviews, of which there are 1,000 here, with this backbone."""
+    counts = dict.fromkeys(("train", "validation", "test"), 1000)
+    monkeypatch.setattr("stages.lib.report.inputs.OFFICIAL_REVIEWS", counts)
+
+    def make(wrong, **changes):
+        parts = experiment.OFFICIAL
+        provenance = {what: parts[what] | changes.get(what, {}) for what in parts}
+        return of(USUAL | wrong, provenance=provenance)
+
+    return make
+
+
+def test_scores_are_compared_with_what_others_report_on_the_same_data(official):
+    (said,) = others.compare(official({}))
+    assert said.kind == ""
+    assert said.markdown == (
+        "The test accuracies of svm (0.765\N{EN DASH}0.807), finetune-full (0.830\N{EN DASH}0.854) "
+        "and lora-2e-4 (0.810\N{EN DASH}0.843) are within what others report, that is the range in "
+        "model cards and course notebooks on the Hub for the same reviews and backbone, and the "
+        "published experiment."
+    )
+
+
+def test_a_score_outside_what_others_report_is_a_hint(official):
+    results = official({"svm": 300, "finetune-full": 171, "lora-2e-4": 157})
+    section = recommendation.section(results, recommendation.choose(results))
+    blocks = list(section.blocks)
+    (said,) = [block for block in blocks if getattr(block, "kind", "") == "warning"]
+    assert said.markdown.startswith(
+        "**Outside what others report:** the test accuracy of svm with 0.700 "
+        "(0.765\N{EN DASH}0.807) and finetune-full with 0.829 (0.830\N{EN DASH}0.854). In brackets"
+    )
+    assert "This is a hint that something is set up wrongly" in said.markdown
+    assert getattr(blocks[blocks.index(said) - 1], "key", "") == "scores"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "inside"), [(193, True), (192, False), (235, True), (236, False)]
+)
+def test_the_ends_of_a_range_are_inside(official, wrong, inside):
+    (said,) = others.compare(official({"svm": wrong}))
+    assert (said.kind == "") == inside
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"reviews": {"repository": "stanfordnlp/imdb"}},
+        {"backbone": {"repository": "answerdotai/ModernBERT-base"}},
+        {"reviews": experiment.OWN["reviews"] | {"repository": None}},
+        {"backbone": {"source": "pypi", "repository": None}},
+    ],
+)
+def test_nothing_is_said_of_others_on_other_data_or_another_backbone(official, changes):
+    assert others.compare(official({"svm": 300}, **changes)) == []
+
+
+def test_nothing_is_said_of_others_on_a_subset(of):
+    assert others.compare(of(provenance=experiment.OFFICIAL)) == []
+
+
+def test_a_published_test_accuracy_is_one_that_others_report(monkeypatch):
+    assert others.ranges()["svm"] == (0.765, 0.807)
+    monkeypatch.setitem(others.PUBLISHED, "svm", ("0.82", "", "0.82"))
+    assert others.ranges()["svm"] == (0.765, 0.82)
 
 
 def test_duplicates_across_splits_and_imbalance_are_told(of):
