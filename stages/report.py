@@ -11,7 +11,7 @@ writes   metrics/report.md; metrics/report/ with its pictures and the data of DV
 from typing import TYPE_CHECKING
 
 from stages.lib.core import manifest, metrics, outputs, paths, stage
-from stages.lib.core.costs import ClaimsCosts, ModelCosts
+from stages.lib.core.costs import ModelCosts
 from stages.lib.core.metrics import Claims, Download
 from stages.lib.core.paths import COSTS, CURVES, METRICS, RAW
 from stages.lib.models import registry
@@ -47,7 +47,7 @@ def load() -> "Results":
         texts=inputs.read_texts(RAW / "test.parquet"),
         curves={name: inputs.read_curves(CURVES / name) for name in models},
         claims=metrics.read(METRICS / "claims.json", Claims),
-        claims_costs=metrics.read(COSTS / "claims.json", ClaimsCosts),
+        claims_costs=metrics.read(COSTS / "claims.json", inputs.AllClaimsCosts),
         seeds=inputs.read_seeds(models),
         rule=rule,
     )

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 import workspace
-from conftest import Project
+from conftest import ROOT, Project
 from test_declarations import NAMES
 
 from commands import verify
@@ -247,6 +247,11 @@ def test_the_stages_of_the_pipeline_give_the_same_bytes(ran, tmp_path):
     expected = ["download", "tokenize", "extract-cls-features", "train-svm", "svm"]
     assert re.findall(r"Running stage '(.+)'", done.stdout) == expected
     assert set(expected) < set(NAMES)
+
+
+def test_make_calls_it():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^verify: .*\n\t@python -m commands.verify \$\(ARGS\)$", makefile, re.M)
 
 
 # The verdicts

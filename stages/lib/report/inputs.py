@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,38 @@ OFFICIAL_BACKBONE = "distilbert/distilbert-base-uncased"
 OFFICIAL_REVIEWS = {"train": 8530, "validation": 1066, "test": 1066}
 
 
+class Allocation(TypedDict):
+    """What PyTorch allocates for a step of training.
+
+    {"weights_mb": 90.9, "gradients_and_optimizer_mb": 272.6, "saved_activations_mb": 273.9}
+    """
+
+    weights_mb: float
+    gradients_and_optimizer_mb: float
+    saved_activations_mb: float
+
+
+class AllocatedMemory(TypedDict):
+    """The same for full fine-tuning and LoRA on one batch.
+
+    {"precision": "bf16", "reviews": 32, "full": {"weights_mb": 90.9, ...}, "lora": {...}}
+    """
+
+    precision: str
+    reviews: int
+    full: Allocation
+    lora: Allocation
+
+
+class AllClaimsCosts(ClaimsCosts):
+    """metrics/costs/claims.json. It is complete here and not in core, which training depends on.
+
+    {"device": "cpu, 2 threads", "fp32": {...}, "mixed": {...}, "allocated": {...}}
+    """
+
+    allocated: AllocatedMemory
+
+
 @dataclass(frozen=True)
 class Results:
     """Everything that was measured, and the rule that decides.
@@ -42,7 +75,7 @@ class Results:
     texts: Sequence[str]  # of the test split
     curves: dict[str, dict[str, pd.DataFrame]]  # by model and name in CURVES: columns step, value
     claims: Claims
-    claims_costs: ClaimsCosts
+    claims_costs: AllClaimsCosts
     seeds: Seeds
     rule: Report
 
