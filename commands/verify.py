@@ -10,14 +10,14 @@ the backbone are taken from the source that the committed results are from, even
 
 - "same bytes": the hash of its predictions is the one in dvc.lock.
 - "within the seeds' spread": on validation and on test, its accuracy differs from the committed one
-  by at most two standard deviations of a difference between two seeds, which is the square root of
-  two times the standard deviation over seeds. This applies if at least three seeds of the model
-  count (metrics/seeds.json, and the committed run), and if they vary.
+  by at most two standard deviations of a difference between two seeds. That of a difference is √2
+  times the one over seeds. This rule applies if at least three seeds of the model count, those of
+  metrics/seeds.json and the committed run, and if they vary.
 - "within the 95% interval": for other models, its accuracy on validation and on test is in Wilson's
   interval of the committed one, which the README prints. A limit of one point would be too narrow:
   two runs of one seed in bf16 with different roundings (tests/lib/report/runs) differ by 1.6 points
   in the test accuracy of lora. A paired comparison of the predictions would call that difference
-  real, too, and a clone does not have the committed predictions.
+  real (p = 0.04), and a clone does not have the committed predictions.
 - "differs by": otherwise. Then the exit status is 1.
 
 F1 plays no part: in those two runs, that of finetune-head on test differs by 2.4 points while the

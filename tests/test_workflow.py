@@ -175,7 +175,8 @@ def test_the_job_report_comments_with_the_results(runner):
 def test_the_job_verify_compares_with_the_committed_subset(runner, tmp_path):
     """Small stages stand for the pipeline's, which would train for minutes."""
     workspace.score(runner.path, tmp_path / "outside")
-    workspace.run(runner.path, "dvc", "repro")
+    env = workspace.environment()
+    subprocess.run(["dvc", "repro"], cwd=runner.path, env=env, check=True, capture_output=True)
     figures = verify.read(runner.path)
     (runner.path / verify.SAVED).write_text(json.dumps({"subset": 256, "models": figures}))
     runner.git("add", ".")

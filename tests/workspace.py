@@ -111,28 +111,22 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def run(directory: Path, *command: str) -> None:
-    """Run a command there to its end; commits have an author."""
-    author = {
-        f"GIT_{role}_{key}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for key, value in (("NAME", "t"), ("EMAIL", "t@example.org"))
-    }
-    env = environment() | author
-    subprocess.run(command, cwd=directory, env=env, check=True, capture_output=True)
-
-
 def make(directory: Path) -> None:
     """The workspace after a first run."""
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
+
+    def run(*command: str) -> None:
+        subprocess.run(command, cwd=directory, env=environment(), check=True, capture_output=True)
+
     directory.mkdir()
     write(directory, {"dvc.yaml": DVC_YAML, "write.py": SCRIPT, "libraries.yaml": "{}\n"})
     write(directory, COMMITTED)
-    run(directory, "git", "init", "--quiet")
-    run(directory, "git", "add", ".")
-    run(directory, "git", "commit", "--quiet", "--message", "start")
+    run("git", "init", "--quiet")
+    run("git", "add", ".")
+    run(*git, "commit", "--quiet", "--message", "start")
     # In one process, because the start of DVC takes longer than either.
     code = "from dvc.cli import main; main(['init', '-q']) or main(['repro', '-q'])"
-    run(directory, sys.executable, "-c", code)
+    run(sys.executable, "-c", code)
     assert content(directory) == FILES
 
 
