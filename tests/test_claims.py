@@ -70,9 +70,6 @@ def test_the_tensors_of_a_step_are_measured_with_and_without_an_adapter(
         assert found[kind]["gradients_and_optimizer_mb"] == expected
         assert found[kind]["saved_activations_mb"] > 0
     assert found["lora"]["saved_activations_mb"] < found["full"]["saved_activations_mb"]
-    # On a CPU, frozen weights of linear layers have 16 bits there.
-    narrow = found["lora"]["weights_mb"] < found["full"]["weights_mb"]
-    assert narrow == (float_format == "bf16")
 
 
 @pytest.mark.parametrize("adapter", claims.ADAPTERS)
