@@ -13,8 +13,8 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro demo test coverage test-engines matrix mutants lint audit soak bench format \
-  lock clean
+.PHONY: help setup repro demo verify test coverage test-engines matrix mutants lint audit soak bench \
+  format lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ repro: $(VENV)/runtime.done ## run what changed since the last time, and show th
 
 demo: $(VENV)/runtime.done ## show the pipeline on 64 reviews per split, apart from your results
 	@python -m commands.demo
+
+verify: $(VENV)/runtime.done ## compute the committed scores anew, apart from your results, and compare
+	@python -m commands.verify $(ARGS)
 
 test: $(VENV)/dev.done ## run all tests, and what depends on the precision in the other one too
 	pytest $(or $(ARGS),$(AT_ONCE))

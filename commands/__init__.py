@@ -1,1 +1,1 @@
-"""Commands that users run alongside the pipeline: predict, seeds, restore."""
+"""Commands that users run alongside the pipeline: predict, seeds, restore, verify."""

@@ -10,15 +10,11 @@ tmp/demo.
 import argparse
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
-from commands import ending, programs, repro, terminal
+from commands import apart, ending, programs, repro, terminal
 from stages.lib.core import declarations, paths, stage
 from stages.lib.core.errors import InputError
-from stages.lib.sources import local
 
 REVIEWS = 64
 KEPT = Path("tmp/demo")
@@ -46,24 +42,8 @@ def copy_project(copy: Path) -> None:
             shutil.copy(file, copy / file)
     if Path(".dvc/config.local").is_file():
         shutil.copy(".dvc/config.local", copy / ".dvc")
-    with Repo(str(copy), uninitialized=True) as other, other.config.edit("local") as config:
-        config["cache"]["dir"] = cache
-        # DVC must not take the copy for a part of the git repository around it.
-        config["core"]["no_scm"] = True
-    _change_params(copy / "params.yaml")
-
-
-def _change_params(path: Path) -> None:
-    declarations.read_yaml(str(path))  # raises InputError where it cannot be read
-    yaml = YAML()
-    params = yaml.load(path.read_text(encoding="utf-8"))
-    params["dataset"]["subset"] = REVIEWS
-    for section in ("dataset", "backbone"):
-        own = Path(params[section]["path"])
-        if own.exists() and local.is_given(own):
-            params[section]["path"] = str(own.resolve())
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
+    apart.isolate(copy, Path(cache))
+    apart.set_params(copy, dataset__subset=REVIEWS)
 
 
 def keep_report(copy: Path) -> Path:
@@ -89,11 +69,7 @@ def main() -> None:
         "on 2 cores.\nThe first time, up to 0.3 GB are downloaded. The workspace stays as it is.",
         flush=True,
     )
-    KEPT.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix="demo-", dir=KEPT.parent, ignore_cleanup_errors=True
-    ) as directory:
-        copy = Path(directory)
+    with apart.directory("demo") as copy:
         copy_project(copy)
         if status := repro.reproduce(copy):
             sys.exit(status)

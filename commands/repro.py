@@ -137,7 +137,7 @@ def show_plan(console: "Console", planned: list[Planned], total: int) -> None:
     console.print(table, "")
 
 
-def reproduce(directory: Path) -> int:
+def reproduce(directory: Path, *arguments: str) -> int:
     """Run `dvc repro` in a directory, and return its exit status as a shell would.
 
     A terminal sends Ctrl-C to DVC too, which then ends by itself. If anything else ends this
@@ -147,7 +147,8 @@ def reproduce(directory: Path) -> int:
     if before != signal.SIG_IGN:
         signal.signal(signal.SIGINT, lambda *_: None)
     try:
-        process = subprocess.Popen([sys.executable, "-m", "dvc", "repro"], cwd=directory)
+        command = [sys.executable, "-m", "dvc", "repro", *arguments]
+        process = subprocess.Popen(command, cwd=directory)
         try:
             status = process.wait()
         except BaseException:

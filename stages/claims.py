@@ -7,6 +7,8 @@
 - Mixed precision saves memory and time. This is measured on a few steps of full fine-tuning at fp32
   and at 16 bit, each in a separate process, so that each has its own peak memory. What
   PyTorch allocates is measured too, because it does not depend on the caches of libraries.
+- LoRA saves memory. What PyTorch allocates for a step of LoRA and of full fine-tuning is divided
+  into weights, gradients and optimizer states, and what is saved for the backward pass.
 
 reads    data/models/lora*, data/backbone, data/tokenized, data/predictions/lora*
          (params: seed, precision)
@@ -18,7 +20,14 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from stages.lib.core import manifest, outputs, paths, stage
-from stages.lib.core.costs import ClaimsCosts, MixedSteps, NotMeasured, Steps
+from stages.lib.core.costs import (
+    AllocatedMemory,
+    Allocation,
+    ClaimsCosts,
+    MixedSteps,
+    NotMeasured,
+    Steps,
+)
 from stages.lib.core.metrics import Claims, Merge, Swap
 from stages.lib.core.paths import MODELS, TOKENIZED
 from stages.lib.schema import params
@@ -30,6 +39,9 @@ if TYPE_CHECKING:
 
 ADAPTERS = ("lora-2e-5", "lora-2e-4", "lora")
 MERGED = "lora"
+# The adapter whose memory is compared with that of full fine-tuning.
+COMPARED = "lora-2e-4"
+LONGEST = 32  # training reviews, the longest ones, in the batch of that comparison
 METRICS = paths.METRICS / "claims.json"
 COSTS = paths.COSTS / "claims.json"
 
@@ -50,6 +62,7 @@ def main() -> None:
         "device": precision.describe("fp32")["device"],
         "fp32": measured["fp32"],
         "mixed": measured["mixed"],
+        "allocated": allocated_memory(precision.resolve(p.precision), p.seed),
     }
     outputs.write_json(COSTS, costs)
 
@@ -80,6 +93,70 @@ def training_costs(kind: str, asked: str, seed: int) -> Steps | MixedSteps | Not
 
     float_format = asked if asked in ("bf16", "fp16") else native
     return {"precision": float_format, **precision_benchmark.measure(float_format, seed)}
+
+
+def allocated_memory(float_format: str, seed: int) -> AllocatedMemory:
+    """Measure what PyTorch allocates for a step of full fine-tuning and of LoRA, each in MB.
+
+    `float_format` is fp32, bf16 or fp16. The batch has the LONGEST longest training reviews, whose
+    step needs the most.
+    """
+    import numpy as np
+    from transformers import set_seed
+
+    from stages.lib.encoder import tokens
+    from stages.lib.training import classifier
+
+    train = tokens.load("train")
+    rows = [train[int(row)] for row in np.argsort(train.lengths, kind="stable")[-LONGEST:]]
+    set_seed(seed)
+    full = _allocated(classifier.create(manifest.read(TOKENIZED)["labels"]), rows, float_format)
+    adapter = _allocated(_with_adapters(COMPARED, is_trainable=True), rows, float_format)
+    return {"precision": float_format, "reviews": len(rows), "full": full, "lora": adapter}
+
+
+def _allocated(model: Any, rows: list[Any], float_format: str) -> Allocation:
+    """Measure a step of `model`, which runs as in training, on these rows of a split."""
+    import torch
+
+    from stages.lib.encoder import first_token, precision, tokens
+    from stages.lib.training import dropout, narrow, precision_benchmark
+
+    device = precision.device()
+    model.to(device).train()
+    first_token.keep_first(model)
+    if device.type == "cpu":
+        dropout.make_cheap(model)
+    collate = tokens.Collator(model.config.pad_token_id, precision.multiple(float_format))
+    batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, fused=True)
+
+    def forward() -> torch.Tensor:
+        with torch.autocast(
+            device.type, precision.DTYPES[float_format], enabled=float_format != "fp32"
+        ):
+            return model(**batch).loss
+
+    with narrow.narrowed(model, float_format):
+        saved = precision_benchmark.saved_bytes(model, forward)
+        forward().backward()
+        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+        optimizer.step()
+        states = [
+            value
+            for state in optimizer.state.values()
+            for value in state.values()
+            if torch.is_tensor(value)
+        ]
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+    return {
+        "weights_mb": round(weights / 1e6, 1),
+        "gradients_and_optimizer_mb": round(
+            sum(tensor.nbytes for tensor in [*gradients, *states]) / 1e6, 1
+        ),
+        "saved_activations_mb": round(saved / 1e6, 1),
+    }
 
 
 def merging(test: "Tokens") -> Merge:
@@ -125,7 +202,7 @@ def swapping(test: "Tokens") -> Swap:
     }
 
 
-def _with_adapters(*adapters: str) -> "PeftModel":
+def _with_adapters(*adapters: str, is_trainable: bool = False) -> "PeftModel":
     """Load the base in float32 with these adapters, of which the first is active."""
     from peft import PeftModel
 
@@ -134,7 +211,9 @@ def _with_adapters(*adapters: str) -> "PeftModel":
 
     base = classifier.create(manifest.read(TOKENIZED)["labels"])
     first, *others = adapters
-    model = PeftModel.from_pretrained(base, MODELS / first, adapter_name=_name(first))
+    model = PeftModel.from_pretrained(
+        base, MODELS / first, adapter_name=_name(first), is_trainable=is_trainable
+    )
     for other in others:
         model.load_adapter(MODELS / other, adapter_name=_name(other))
     return model.to(precision.device()).eval()

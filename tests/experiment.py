@@ -47,6 +47,20 @@ MIXED = {
     "device": "cpu, 2 threads",
     "fp32": {"samples_per_second": 90.0, "peak_memory_mb": 1900.0},
     "mixed": {"precision": "bf16", "samples_per_second": 150.0, "peak_memory_mb": 1100.0},
+    "allocated": {
+        "precision": "bf16",
+        "reviews": 32,
+        "full": {
+            "weights_mb": 90.0,
+            "gradients_and_optimizer_mb": 270.0,
+            "saved_activations_mb": 300.0,
+        },
+        "lora": {
+            "weights_mb": 70.0,
+            "gradients_and_optimizer_mb": 2.7,
+            "saved_activations_mb": 240.0,
+        },
+    },
 }
 
 

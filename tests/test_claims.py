@@ -44,13 +44,32 @@ def test_adapters_on_one_base_give_what_their_stages_reported(ran):
 
 def test_costs_are_of_the_device_at_both_precisions(ran):
     costs = ran.read("metrics/costs/claims.json")
-    assert list(costs) == ["device", "fp32", "mixed"]
+    assert list(costs) == ["device", "fp32", "mixed", "allocated"]
     assert costs["fp32"]["samples_per_second"] > 0
     assert 100 < costs["fp32"]["peak_memory_mb"] < 4000
     if costs["mixed"]["precision"] is None:
         assert costs["mixed"]["reason"]
     else:
         assert costs["mixed"]["samples_per_second"] > 0
+
+
+@pytest.mark.parametrize("float_format", ["fp32", "bf16"])
+def test_the_tensors_of_a_step_are_measured_with_and_without_an_adapter(
+    ran, monkeypatch, float_format
+):
+    monkeypatch.chdir(ran.path)
+    found = claims.allocated_memory(float_format, seed=0)
+    assert (found["precision"], found["reviews"]) == (float_format, 24)
+    trained = {
+        kind: ran.read(f"metrics/costs/{name}.json")["trainable_parameters"]
+        for kind, name in (("full", "finetune-full"), ("lora", claims.COMPARED))
+    }
+    # A gradient and the two states of AdamW for each trained weight, in float32.
+    for kind, count in trained.items():
+        expected = pytest.approx(12 * count / 1e6, abs=0.06)
+        assert found[kind]["gradients_and_optimizer_mb"] == expected
+        assert found[kind]["saved_activations_mb"] > 0
+    assert found["lora"]["saved_activations_mb"] < found["full"]["saved_activations_mb"]
 
 
 @pytest.mark.parametrize("adapter", claims.ADAPTERS)

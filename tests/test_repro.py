@@ -196,16 +196,15 @@ def test_a_demonstration_that_fails_keeps_the_last_one_and_dvcs_status(ran, tmp_
 
 def test_reviews_of_the_users_own_are_demonstrated(ran, tmp_path):
     """They are read where they are, however the parameter names them."""
-    from commands import demo
+    from commands import apart
 
     project = ran.copy(tmp_path / "project")
     (project.path / "own").mkdir()
     (project.path / "own/train.csv").write_text("text,label\n")
-    params = project.path / "params.yaml"
     project.set(dataset__path="own/")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.path)
-        demo._change_params(params)
+        apart.set_params(project.path, dataset__subset=64)
     assert project.read("params.yaml")["dataset"]["path"] == str(project.path / "own")
     assert project.read("params.yaml")["dataset"]["subset"] == 64
 

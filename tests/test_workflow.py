@@ -3,6 +3,7 @@
 What `uses` an action is GitHub's, and so is what `gh` talks to. The rest runs as GitHub runs it.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,10 @@ import venv
 from pathlib import Path
 
 import pytest
+import workspace
 import yaml
+
+from commands import verify
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
@@ -168,5 +172,27 @@ def test_the_job_report_comments_with_the_results(runner):
     assert runner.summary.read_text() in printed
 
 
+def test_the_job_verify_compares_with_the_committed_subset(runner, tmp_path):
+    """Small stages stand for the pipeline's, which would train for minutes."""
+    workspace.score(runner.path, tmp_path / "outside")
+    env = workspace.environment()
+    subprocess.run(["dvc", "repro"], cwd=runner.path, env=env, check=True, capture_output=True)
+    figures = verify.read(runner.path)
+    (runner.path / verify.SAVED).write_text(json.dumps({"subset": 256, "models": figures}))
+    runner.git("add", ".")
+    runner.git("commit", "--message", "small")
+    printed = runner.run(JOBS["verify"])
+    assert "on 256 reviews per split" in printed
+    assert printed.endswith("Reproduced: the committed scores of 2 models.\n")
+
+
+def test_jobs_of_the_schedule_are_not_those_of_a_push():
+    scheduled = [name for name, job in JOBS.items() if "== 'schedule'" in job.get("if", "")]
+    assert scheduled == ["verify"]
+    assert {name for name, job in JOBS.items() if "if" not in job} == set()
+    # `on` is a truth value in YAML 1.1.
+    assert WORKFLOW[True]["schedule"]
+
+
 def test_every_job_is_run_here():
-    assert set(JOBS) == {"test", "subset", "report"}
+    assert set(JOBS) == {"test", "subset", "report", "verify"}

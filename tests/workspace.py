@@ -5,6 +5,7 @@ commit is older than dvc.lock, as between two commits. Those of `draw` are a fol
 the report's are.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -127,3 +128,73 @@ def make(directory: Path) -> None:
     code = "from dvc.cli import main; main(['init', '-q']) or main(['repro', '-q'])"
     run(sys.executable, "-c", code)
     assert content(directory) == FILES
+
+
+# A pipeline of two models, each by one small stage, whose accuracies are those of a file outside.
+SCORED = """
+stages:
+  download:
+    cmd: python score.py
+    deps: [score.py]
+    params: [source, dataset]
+    plots: [metrics/download.json: {cache: false}]
+  svm: &model
+    cmd: python score.py svm
+    deps: [score.py, metrics/download.json]
+    params: [seed, precision]
+    outs: [data/predictions/svm.csv]
+    metrics: [metrics/svm.json: {cache: false}]
+    plots: [metrics/costs/svm.json: {cache: false}]
+  lora:
+    <<: *model
+    cmd: python score.py lora
+    outs: [data/predictions/lora.csv]
+    metrics: [metrics/lora.json: {cache: false}]
+    plots: [metrics/costs/lora.json: {cache: false}]
+artifacts:
+  svm: {path: data/models/svm, type: model}
+  lora: {path: data/models/lora, type: model}
+"""
+SCORE = """
+import json, sys, time
+from pathlib import Path
+
+outside = Path(%r)
+
+def write(path, text):
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
+
+with (outside / "log").open("a") as log:
+    print(*sys.argv[1:], file=log)
+if len(sys.argv) == 1:
+    split = {"reviews": 1000}
+    parts = {"source": "pypi"}
+    write("metrics/download.json", json.dumps({
+        "reviews": parts, "backbone": parts, "train": split, "validation": split, "test": split,
+        "duplicates_across_splits": {},
+    }))
+    write(outside / "params.yaml", Path("params.yaml").read_text())
+    raise SystemExit
+model = sys.argv[1]
+found = json.loads((outside / "accuracies.json").read_text())[model]
+if found is None:
+    from stages.lib.core import stage
+    write(outside / "started", "started")
+    stage.run(lambda: time.sleep(600))
+scores = dict(zip(("validation", "test"), ({"accuracy": one, "f1": one} for one in found)))
+write(f"data/predictions/{model}.csv", json.dumps(found))
+write(f"metrics/{model}.json", json.dumps(scores))
+write(f"metrics/costs/{model}.json", json.dumps({
+    "seconds": 1.5, "samples_per_second": 1, "size_bytes": 1, "peak_memory_mb": 1, "device": "cpu",
+    "precision": "fp32", "trainable_parameters": 1, "total_parameters": 1,
+}))
+"""
+ACCURACIES = {"svm": [0.7, 0.7], "lora": [0.8, 0.8]}
+
+
+def score(directory: Path, outside: Path) -> None:
+    """Give the project in `directory` this pipeline; `outside` has its accuracies and its log."""
+    outside.mkdir(exist_ok=True)
+    (outside / "accuracies.json").write_text(json.dumps(ACCURACIES))
+    write(directory, {"dvc.yaml": SCORED, "score.py": SCORE % str(outside)})

@@ -87,16 +87,40 @@ class NotMeasured(TypedDict):
     reason: str
 
 
+class Allocation(TypedDict):
+    """What PyTorch allocates for a step of training.
+
+    {"weights_mb": 90.9, "gradients_and_optimizer_mb": 272.6, "saved_activations_mb": 273.9}
+    """
+
+    weights_mb: float
+    gradients_and_optimizer_mb: float
+    saved_activations_mb: float
+
+
+class AllocatedMemory(TypedDict):
+    """The same for full fine-tuning and LoRA on one batch.
+
+    {"precision": "bf16", "reviews": 32, "full": {"weights_mb": 90.9, ...}, "lora": {...}}
+    """
+
+    precision: str
+    reviews: int
+    full: Allocation
+    lora: Allocation
+
+
 class ClaimsCosts(TypedDict):
     """metrics/costs/claims.json.
 
     {"device": "cpu, 2 threads", "fp32": {"samples_per_second": 81.0, ...},
-    "mixed": {"precision": "bf16", ...}}
+    "mixed": {"precision": "bf16", ...}, "allocated": {"precision": "bf16", ...}}
     """
 
     device: str
     fp32: Steps
     mixed: MixedSteps | NotMeasured
+    allocated: AllocatedMemory
 
 
 def write(

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.lib.core.costs import ClaimsCosts, ModelCosts
+from stages.lib.core.costs import Allocation, ClaimsCosts, ModelCosts
 from stages.lib.core.metrics import Merge, Swap
 from stages.lib.report.content import (
     Cell,
@@ -19,7 +19,7 @@ from stages.lib.report.content import (
 )
 from stages.lib.report.differences import Comparison, Comparisons
 from stages.lib.report.inputs import Results
-from stages.lib.report.recommendation import PUBLISHED
+from stages.lib.report.others import PUBLISHED
 
 HOLDS, FAILS = "holds", "does not hold"
 UNCLEAR, MISSING = "cannot tell", "not measured here"
@@ -79,7 +79,9 @@ def section(claims: list[Claim]) -> Section:
             ),
             Text(
                 "The verdicts on scores come from the comparisons on the test split above. Costs "
-                f"were measured once, so a difference under {NOISE:.0%} counts as “cannot tell”. "
+                f"were measured once, so a difference under {NOISE:.0%} counts as “cannot tell”; "
+                "the verdict is about the device and precision that are named, and may be another "
+                "one elsewhere. "
                 "In this table LoRA means lora-2e-4, full fine-tuning means finetune-full, and the "
                 "SVM means svm."
             ),
@@ -130,10 +132,43 @@ def _memory(results: Results) -> Claim:
     return Claim(
         "LoRA needs less memory to train than full fine-tuning",
         "less, not quantified",
-        f"{megabytes(lora['peak_memory_mb'])} against {megabytes(full['peak_memory_mb'])} "
-        f"({_change(ratio)}){_elsewhere(lora, full)}",
+        f"{_against(lora['peak_memory_mb'], full['peak_memory_mb'])} at the peak"
+        f"{_where(lora, full)}. {_tensors(results.claims_costs)}",
         _less(ratio, _elsewhere(lora, full)),
     )
+
+
+def _tensors(costs: ClaimsCosts) -> str:
+    """Say what adapters save of the tensors of a step, and what they do not."""
+    allocated = costs["allocated"]
+    lora, full = allocated["lora"], allocated["full"]
+    activations = lora["saved_activations_mb"] / _total(lora)
+    if lora["saved_activations_mb"] > full["saved_activations_mb"] / 2:
+        reason = (
+            "adapters save gradients and optimizer states, but not most of the activations, which "
+            f"are {activations:.0%} of the tensors of LoRA"
+        )
+    else:
+        reason = "adapters save gradients, optimizer states and activations"
+    kept = _against(lora["gradients_and_optimizer_mb"], full["gradients_and_optimizer_mb"])
+    saved = _against(lora["saved_activations_mb"], full["saved_activations_mb"])
+    total = _against(_total(lora), _total(full))
+    return (
+        f"The tensors of a step on the {plural(allocated['reviews'], 'longest review')} in "
+        f"{allocated['precision']} on {costs['device']} take {total}: "
+        f"gradients and optimizer states {kept}, activations for the backward pass {saved}, and "
+        f"weights {_against(lora['weights_mb'], full['weights_mb'])}. So {reason}; what else is in "
+        "a peak is temporary or belongs to libraries and their caches"
+    )
+
+
+def _total(parts: Allocation) -> float:
+    return parts["weights_mb"] + parts["gradients_and_optimizer_mb"] + parts["saved_activations_mb"]
+
+
+def _against(mine: float, other: float) -> str:
+    """Compare two sizes in MB."""
+    return f"{megabytes(mine)} against {megabytes(other)} ({_change(mine / other)})"
 
 
 def _speed(results: Results) -> Claim:
@@ -143,7 +178,7 @@ def _speed(results: Results) -> Claim:
         "LoRA trains in less time than full fine-tuning",
         "less, not quantified",
         f"{lora['samples_per_second']:,.0f} reviews/s against {full['samples_per_second']:,.0f} "
-        f"(time per review {_change(ratio)}){_elsewhere(lora, full)}",
+        f"(time per review {_change(ratio)}){_where(lora, full)}",
         _less(ratio, _elsewhere(lora, full)),
     )
 
@@ -156,6 +191,10 @@ def _less(ratio: float, elsewhere: str = "") -> str:
     if elsewhere or abs(ratio - 1) < NOISE:
         return UNCLEAR
     return HOLDS if ratio < 1 else FAILS
+
+
+def _where(first: ModelCosts, second: ModelCosts) -> str:
+    return _elsewhere(first, second) or f" in {first['precision']} on {first['device']}"
 
 
 def _elsewhere(first: ModelCosts, second: ModelCosts) -> str:
@@ -192,7 +231,7 @@ def _mixed(costs: ClaimsCosts) -> list[Claim]:
     fp32, mixed = costs["fp32"], costs["mixed"]
     if mixed["precision"] is None:
         return [
-            Claim(name, published, mixed["reason"], MISSING)
+            Claim(name, published, f"{mixed['reason']} ({costs['device']})", MISSING)
             for name, published in ((memory, "up to 50%"), (speed, "faster"))
         ]
     used = mixed["peak_memory_mb"] / fp32["peak_memory_mb"]
@@ -202,14 +241,15 @@ def _mixed(costs: ClaimsCosts) -> list[Claim]:
             memory,
             "up to 50%",
             f"{megabytes(mixed['peak_memory_mb'])} in {mixed['precision']} against "
-            f"{megabytes(fp32['peak_memory_mb'])} in fp32 ({_change(used)})",
+            f"{megabytes(fp32['peak_memory_mb'])} in fp32 ({_change(used)}) on {costs['device']}",
             _less(used),
         ),
         Claim(
             speed,
             "faster",
             f"{mixed['samples_per_second']:,.0f} reviews/s in {mixed['precision']} against "
-            f"{fp32['samples_per_second']:,.0f} in fp32 ({_times(1 / time)} as fast)",
+            f"{fp32['samples_per_second']:,.0f} in fp32 ({_times(1 / time)} as fast) on "
+            f"{costs['device']}",
             _less(time),
         ),
     ]

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from stages.lib.core.costs import ModelCosts
 from stages.lib.core.metrics import Score
-from stages.lib.report import drawing, spread, statistics
+from stages.lib.report import drawing, others, spread, statistics
 from stages.lib.report.content import (
     Block,
     Cell,
@@ -38,16 +38,6 @@ from stages.lib.report.content import (
 from stages.lib.report.inputs import Results
 from stages.lib.report.statistics import Difference
 from stages.lib.schema.params import Report
-
-# Figures of the experiment that this pipeline repeats (distilbert-base-uncased, official splits):
-# validation accuracy, validation F1 and test accuracy; empty where none was published.
-PUBLISHED = {
-    "svm": ("0.82", "", "0.80"),
-    "finetune-head": ("0.78", "0.77", ""),
-    "finetune-full": ("0.80", "0.80", ""),
-    "lora-2e-5": ("0.817", "0.812", ""),
-    "lora-2e-4": ("0.841", "0.840", ""),
-}
 
 
 @dataclass(frozen=True)
@@ -127,6 +117,7 @@ def section(results: Results, choice: Choice) -> Section:
             said,
             _figure(results, choice),
             _table(results),
+            *others.compare(results),
             Text(_how_to_read(results)),
             *reasons,
             _picks(results, choice),
@@ -326,7 +317,7 @@ def _table(results: Results) -> Table:
         for split in ("validation", "test"):
             row += [_accuracy(results, name, split), _f1(results, name, split)]
         if results.published_dataset:
-            row += PUBLISHED.get(name, ("", "", ""))
+            row += others.PUBLISHED.get(name, ("", "", ""))
         rows.append(row + _costs(results.costs[name]))
     deviations = (
         ", their standard deviation over seeds, 95%" if results.several_seeds else " with 95%"
