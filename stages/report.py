@@ -12,7 +12,7 @@ writes   metrics/report.md; metrics/report/ with its pictures and the data of DV
 from typing import TYPE_CHECKING
 
 from stages.lib.core import manifest, metrics, outputs, paths, stage
-from stages.lib.core.costs import ModelCosts
+from stages.lib.core.costs import ClaimsCosts, ModelCosts
 from stages.lib.core.metrics import Claims, Download
 from stages.lib.core.paths import COSTS, CURVES, METRICS, RAW
 from stages.lib.models import registry
