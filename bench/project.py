@@ -52,6 +52,8 @@ class Project:
         self.run("dvc", "init", "--no-scm", "--quiet")
         self.set("dataset", path=str(reviews))
         self.set("backbone", path=str(backbone))
+        # As many steps as the tutorials' way has on the same reviews.
+        self.set(None, min_steps=1)
 
     def set(self, section: str | None, **values: Any) -> None:
         """Change parameters of a section, or top-level parameters if `section` is None."""

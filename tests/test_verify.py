@@ -74,13 +74,15 @@ def save_seeds(project, model, accuracies):
     """Collect other seeds of the model with these accuracies, in validation and test."""
     import numpy as np
 
-    fingerprint, _ = seeds.identify(project.read("dvc.lock")["stages"], model)
+    fingerprint, _ = seeds.identify(project.read("dvc.lock")["stages"], model, {})
     rows = []
     for seed, accuracy in enumerate(accuracies, start=1):
         right = np.arange(1000) < round(1000 * accuracy)
         scores = {split: {"accuracy": accuracy, "f1": accuracy} for split in seeds.SPLITS}
         both = dict.fromkeys(seeds.SPLITS, right)
-        rows.append(seeds.row(seeds.Run(model, seed, fingerprint, "cpu", "fp32", scores, both)))
+        rows.append(
+            seeds.row(seeds.Run(model, seed, 1000, fingerprint, "cpu", "fp32", scores, both))
+        )
     (project.path / seeds.PATH).write_text(json.dumps({"rows": rows}))
     commit(project)
 

@@ -10,6 +10,7 @@ from stages.lib.report.content import (
     Table,
     Text,
     between,
+    escape,
     listed,
     megabytes,
     p_value,
@@ -54,7 +55,7 @@ def judge(results: Results, comparisons: Comparisons) -> list[Claim]:
     ]
 
 
-def section(claims: list[Claim]) -> Section:
+def section(claims: list[Claim], costs: ClaimsCosts) -> Section:
     """Build the section with the table of claims."""
     return Section(
         "claims",
@@ -85,6 +86,7 @@ def section(claims: list[Claim]) -> Section:
                 "In this table LoRA means lora-2e-4, full fine-tuning means finetune-full, and the "
                 "SVM means svm."
             ),
+            Text(tensors(costs)),
         ],
     )
 
@@ -133,32 +135,33 @@ def _memory(results: Results) -> Claim:
         "LoRA needs less memory to train than full fine-tuning",
         "less, not quantified",
         f"{_against(lora['peak_memory_mb'], full['peak_memory_mb'])} at the peak"
-        f"{_where(lora, full)}. {_tensors(results.claims_costs)}",
+        f"{_where(lora, full)}",
         _less(ratio, _elsewhere(lora, full)),
     )
 
 
-def _tensors(costs: ClaimsCosts) -> str:
-    """Say what adapters save of the tensors of a step, and what they do not."""
+def tensors(costs: ClaimsCosts) -> str:
+    """Say what adapters save of the tensors of a training step, and what they do not."""
     allocated = costs["allocated"]
     lora, full = allocated["lora"], allocated["full"]
-    activations = lora["saved_activations_mb"] / _total(lora)
     if lora["saved_activations_mb"] > full["saved_activations_mb"] / 2:
+        share = lora["saved_activations_mb"] / _total(lora)
         reason = (
-            "adapters save gradients and optimizer states, but not most of the activations, which "
-            f"are {activations:.0%} of the tensors of LoRA"
+            "Adapters save gradients and optimizer states, but not most of the activations, which "
+            f"are {share:.0%} of the tensors of LoRA"
         )
     else:
-        reason = "adapters save gradients, optimizer states and activations"
+        reason = "Adapters save gradients, optimizer states and activations"
     kept = _against(lora["gradients_and_optimizer_mb"], full["gradients_and_optimizer_mb"])
     saved = _against(lora["saved_activations_mb"], full["saved_activations_mb"])
-    total = _against(_total(lora), _total(full))
+    weights = _against(lora["weights_mb"], full["weights_mb"])
     return (
-        f"The tensors of a step on the {plural(allocated['reviews'], 'longest review')} in "
-        f"{allocated['precision']} on {costs['device']} take {total}: "
-        f"gradients and optimizer states {kept}, activations for the backward pass {saved}, and "
-        f"weights {_against(lora['weights_mb'], full['weights_mb'])}. So {reason}; what else is in "
-        "a peak is temporary or belongs to libraries and their caches"
+        "The tensors of one step, LoRA against full fine-tuning, on the "
+        f"{plural(allocated['reviews'], 'longest review')} in {allocated['precision']} on "
+        f"{escape(costs['device'])}, take {_against(_total(lora), _total(full))}: gradients and "
+        f"optimizer states {kept}, activations for the backward pass {saved}, and weights "
+        f"{weights}. {reason}. Whatever else is in a peak is temporary, or belongs to libraries "
+        "and their caches."
     )
 
 

@@ -29,7 +29,7 @@ def write(results: Results) -> Report:
             replace(chosen, blocks=[*chosen.blocks, data.likeness(results)]),
             differences.section(results, comparisons),
             *learning.sections(results),
-            claims.section(claims.judge(results, comparisons)),
+            claims.section(claims.judge(results, comparisons), results.claims_costs),
             training.section(results),
             failures.section(results, choice.recommended),
             labels.section(results),
