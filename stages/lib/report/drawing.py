@@ -81,7 +81,8 @@ def png(figure: Figure, path: Path) -> None:
     """Write all panels to one PNG, up to three side by side, in the light colours."""
     columns = min(3, len(figure.panels))
     rows = -(-len(figure.panels) // columns)
-    height = rows * figure.height + (0.4 if figure.legend else 0)
+    names_a_row = 6 if columns > 1 else 3
+    height = rows * figure.height + 0.2 * -(-len(figure.legend) // names_a_row) + 0.2
     canvas = Canvas(figsize=(max(columns * 3.4, 5.5), height), layout="constrained")
     axes = list(canvas.subplots(rows, columns, squeeze=False).flat)
     for ax, panel in zip(axes, figure.panels, strict=False):
@@ -91,7 +92,7 @@ def png(figure: Figure, path: Path) -> None:
     if figure.legend:
         handles = _handles(figure, LIGHT)
         canvas.legend(
-            handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False,
+            handles=handles, loc="outside lower center", ncols=names_a_row, frameon=False,
             columnspacing=1.2,
         )  # fmt: skip
     canvas.savefig(path, dpi=120, metadata={"Software": None})

@@ -129,6 +129,7 @@ def _mean(results: Results, model: str, split: str, size: int) -> float:
 
 def _figure(results: Results, models: list[str]) -> Figure:
     curves = {name: table(results, name) for name in models}
+    sizes = sorted({int(size) for rows in curves.values() for size in rows["reviews"]})
 
     def draw(ax: Axes, ink: Ink) -> None:
         for number, name in enumerate(results.models):
@@ -139,6 +140,8 @@ def _figure(results: Results, models: list[str]) -> Figure:
                     ax, ink, number, list(rows["reviews"]), rows["lowest"], rows["highest"]
                 )
         ax.set_xscale("log")
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        ax.minorticks_off()
         ax.set_xlabel("training reviews")
         ax.set_ylabel("test accuracy")
 
