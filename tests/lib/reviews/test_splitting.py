@@ -202,10 +202,11 @@ def test_a_larger_subset_contains_the_smaller_one(rows, size, other):
     assert small <= large
 
 
-def test_a_subset_too_small_for_its_labels_is_refused():
+@pytest.mark.parametrize("parameter", ["dataset.subset", "dataset.train"])
+def test_a_subset_too_small_for_its_labels_is_refused(parameter):
     split = as_split([(f"review {row}", row % 3) for row in range(30)])
-    assert fails(splitting.subset, split, 5) == (
-        "params.yaml: dataset.subset: 5 is wrong: it should be at least 6, for 3 labels"
+    assert fails(splitting.subset, split, 5, parameter) == (
+        f"params.yaml: {parameter}: 5 is wrong: it should be at least 6, for 3 labels"
     )
 
 
