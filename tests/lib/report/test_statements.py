@@ -658,7 +658,9 @@ def test_the_summary_counts_the_verdicts(of):
     results = of()
     judged = claims.judge(results, differences.of_all(results))
     holding = sum(claim.verdict == "holds" for claim in judged)
-    assert f"{holding} of 11 claims hold here" in prose(claims.section(judged))
+    assert f"{holding} of 11 claims hold here" in prose(
+        claims.section(judged, results.claims_costs)
+    )
 
 
 # Training, failures, data

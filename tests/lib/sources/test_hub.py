@@ -415,6 +415,7 @@ def test_any_dataset_comes_with_its_labels_and_the_commit(download, project, fil
         "revision": COMMIT,
         "labels": {"bad": "bad", "fair": "fair", "good": "good"},
         "split": "validation split off here: 90/10, stratified by label, dataset.split_seed 0",
+        "content": found["reviews"]["content"],
     }
     assert f"note: reviews: {found['reviews']['split']}" in done.stderr
     assert found["train"]["labels"] == {"bad": 9, "fair": 9, "good": 9}
