@@ -26,7 +26,7 @@ def put(path, before, text):
 def with_bitfit(after):
     script, stages, artifact, section, schema = blocks()
     (after.path / "stages/bitfit.py").write_text(script)
-    put(after.path / "dvc.yaml", "\n  # Statements about the models.", f"\n{stages}")
+    put(after.path / "dvc.yaml", "\n  # Statements about data and models.", f"\n{stages}")
     put(after.path / "dvc.yaml", "", artifact)
     put(after.path / "params.yaml", "", f"\n{section}")
     put(after.path / "stages/lib/schema/params.py", "    lora: LoraVariant\n", schema)

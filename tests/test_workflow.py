@@ -183,7 +183,7 @@ def test_the_job_verify_compares_with_the_committed_subset(runner, tmp_path):
     runner.git("commit", "--message", "small")
     printed = runner.run(JOBS["verify"])
     assert "on 256 reviews per split" in printed
-    assert printed.endswith("Reproduced: the committed scores of 2 models.\n")
+    assert "\nReproduced: the committed scores of 2 models.\n" in printed
 
 
 def test_jobs_of_the_schedule_are_not_those_of_a_push():
