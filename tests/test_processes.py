@@ -89,7 +89,10 @@ def test_two_processes_train_as_one(one_and_two, model):
     assert min(losses) < 0.6 < max(losses)
     precision = one.read(f"metrics/costs/{model}.json")["precision"]
     for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss"):
-        expected = pytest.approx(curve(one, model, name), abs=TOLERANCE[precision])
+        tolerance = TOLERANCE[precision]
+        # Norms, unlike losses, are of any size: those of a batch of one row are large.
+        relative = 5 * tolerance if name.endswith("norm") else None
+        expected = pytest.approx(curve(one, model, name), abs=tolerance, rel=relative)
         assert curve(two, model, name) == expected
     if precision == "fp32":
         assert two.read(f"metrics/{model}.json") == one.read(f"metrics/{model}.json")
