@@ -60,7 +60,7 @@ def one_and_two(ran, tmp_path_factory):
         project.set(lora__dropout=0.0)
         for model in ("lora", "finetune_full"):
             project.set(**{f"{model}__{key}": value for key, value in
-                           {"lr": 3e-3, "epochs": 30, "batch_size": 23}.items()})  # fmt: skip
+                           {"lr": 3e-3, "epochs": 20, "batch_size": 23}.items()})  # fmt: skip
         (project.path / "all_stages.py").write_text(STAGES)
         project.run(*launch.split(), "-m", "all_stages", OMP_NUM_THREADS=threads)
         projects.append(project)
@@ -85,8 +85,8 @@ def test_two_processes_extract_the_same_bytes(one_and_two):
 def test_two_processes_train_as_one(one_and_two, model):
     one, two = one_and_two
     losses = curve(one, model, "train/loss")
-    assert len(losses) == 30 * 2
-    assert min(losses) < 0.6 < max(losses)
+    assert len(losses) == 20 * 2
+    assert min(losses) < 0.65 < max(losses)
     precision = one.read(f"metrics/costs/{model}.json")["precision"]
     for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss"):
         tolerance = TOLERANCE[precision]
