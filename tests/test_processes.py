@@ -90,8 +90,8 @@ def test_two_processes_train_as_one(one_and_two, model):
     precision = one.read(f"metrics/costs/{model}.json")["precision"]
     for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss"):
         tolerance = TOLERANCE[precision]
-        # Norms, unlike losses, are of any size: those of a batch of one row are large.
-        relative = 5 * tolerance if name.endswith("norm") else None
+        # Norms, unlike losses, are of any size, and a share left out would halve them.
+        relative = 20 * tolerance if name.endswith("norm") else None
         expected = pytest.approx(curve(one, model, name), abs=tolerance, rel=relative)
         assert curve(two, model, name) == expected
     if precision == "fp32":
