@@ -60,7 +60,7 @@ def one_and_two(ran, tmp_path_factory):
         project.set(lora__dropout=0.0)
         for model in ("lora", "finetune_full"):
             project.set(**{f"{model}__{key}": value for key, value in
-                           {"lr": 3e-3, "epochs": 20, "batch_size": 23}.items()})  # fmt: skip
+                           {"lr": 5e-3, "epochs": 20, "batch_size": 23}.items()})  # fmt: skip
         (project.path / "all_stages.py").write_text(STAGES)
         project.run(*launch.split(), "-m", "all_stages", OMP_NUM_THREADS=threads)
         projects.append(project)
@@ -86,13 +86,10 @@ def test_two_processes_train_as_one(one_and_two, model):
     one, two = one_and_two
     losses = curve(one, model, "train/loss")
     assert len(losses) == 20 * 2
-    assert min(losses) < 0.65 < max(losses)
+    assert min(losses) < 0.5 < max(losses)
     precision = one.read(f"metrics/costs/{model}.json")["precision"]
     for name in ("train/loss", "train/learning_rate", "train/gradient_norm", "validation/loss"):
-        tolerance = TOLERANCE[precision]
-        # Norms, unlike losses, are of any size, and a share left out would halve them.
-        relative = 20 * tolerance if name.endswith("norm") else None
-        expected = pytest.approx(curve(one, model, name), abs=tolerance, rel=relative)
+        expected = pytest.approx(curve(one, model, name), abs=TOLERANCE[precision])
         assert curve(two, model, name) == expected
     if precision == "fp32":
         assert two.read(f"metrics/{model}.json") == one.read(f"metrics/{model}.json")

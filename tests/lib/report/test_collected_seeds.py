@@ -132,7 +132,8 @@ def written(tmp_path, monkeypatch):
 
 def test_what_is_written_is_read(written):
     (run,) = seeds.read()
-    assert (run.model, run.seed, run.train, run.fingerprint) == ("lora", 3, 100, "abc")
+    assert (run.model, run.seed, run.fingerprint, run.precision) == ("lora", 3, "abc", "bf16")
+    assert run.train == 100
     assert run.scores["test"] == {"accuracy": 0.75, "f1": 0.7}
     assert run.right["validation"].sum() == 12
 
