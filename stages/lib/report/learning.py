@@ -14,20 +14,24 @@ from stages.lib.report.recommendation import Choice
 
 KEY = "learning"
 
+# By number of training reviews: the choice, and the draws that it follows from [draws, models].
+Decisions = dict[int, tuple[Choice, np.ndarray]]
+
 
 def sections(results: Results) -> list[Section]:
     """Build the section, or none where no model was trained on several numbers of reviews."""
     models, sizes = compared(results)
     if not models:
         return []
+    decided = {size: _decide(results, models, size) for size in sizes}
     return [
         Section(
             KEY,
             "How many labels do I need?",
             [
-                Text(_finding(results, models, sizes), "answer"),
+                Text(_finding(results, models, decided), "answer"),
                 _figure(results, models),
-                _table(results, models, sizes),
+                _table(results, models, decided),
                 Text(
                     "Training reviews are chosen by `dataset.train`, stratified by label, and "
                     "each larger set contains the smaller ones; validation and test are always "
@@ -82,9 +86,9 @@ def _decide(results: Results, models: Sequence[str], size: int) -> tuple[Choice,
     return choice, draws
 
 
-def _finding(results: Results, models: list[str], sizes: list[int]) -> str:
+def _finding(results: Results, models: list[str], decided: Decisions) -> str:
+    sizes = list(decided)
     cheap = min(models, key=lambda name: results.costs[name]["trainable_parameters"])
-    decided = {size: _decide(results, models, size) for size in sizes}
     enough = list(takewhile(lambda size: cheap in decided[size][0].contenders, sizes))
     least = f"{cheap}, which trains the fewest parameters,"
     if enough:
@@ -161,15 +165,15 @@ def _figure(results: Results, models: list[str]) -> Figure:
     )
 
 
-def _table(results: Results, models: list[str], sizes: list[int]) -> Table:
+def _table(results: Results, models: list[str], decided: Decisions) -> Table:
     rows = []
-    for size in sizes:
+    for size, (choice, _) in decided.items():
         cells = [f"{size:,}"]
         for name in models:
             accuracies = results.by_size(name, "test")[size].mean(1)
             spread = f" ± {accuracies.std(ddof=1):.3f}" if len(accuracies) > 1 else ""
             cells.append(f"{accuracies.mean():.3f}{spread}")
-        rows.append([*cells, _decide(results, models, size)[0].statement])
+        rows.append([*cells, choice.statement])
     return Table(
         f"{KEY}-table",
         "Test accuracy by the number of training reviews, with the standard deviation over seeds, "
