@@ -72,20 +72,16 @@ def settings(model: str, lock: Json) -> Json | None:
     That is the parameters and the hashes of code and data, of the stage itself and of the stages it
     depends on. Returns None if one of these stages was run again without it.
     """
-    producers = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
+    chain = collection.upstream(lock, model)
+    if chain is None:
+        return None
+    made = collection.producers(lock)
     result: Json = {}
-    todo = [model]
-    while todo:
-        stage = lock[todo.pop()]
-        for file, values in stage.get("params", {}).items():
+    for entry in chain.values():
+        for file, values in entry.get("params", {}).items():
             result |= flat(values, "" if file == "params.yaml" else f"{file}:")
-        for dep in stage.get("deps", []):
-            if producer := producers.get(dep["path"]):
-                (made,) = (out for out in lock[producer]["outs"] if out["path"] == dep["path"])
-                if made != dep:
-                    return None
-                todo.append(producer)
-            else:
+        for dep in entry.get("deps", []):
+            if dep["path"] not in made:
                 result[dep["path"]] = str(dep.get("md5"))[:7]
     return result
 
@@ -113,18 +109,19 @@ def measured(experiment: Json, lock: Json) -> tuple[list[Json], set[str]]:
     return rows, stale
 
 
-def fingerprints(lock: Json, download: Download) -> dict[str, str]:
-    """Return the fingerprint of each model that dvc.lock has."""
+def identities(lock: Json, download: Download) -> dict[str, tuple[str, int | None]]:
+    """Return fingerprint and seed of each model that dvc.lock has."""
     found = {
         name: collection.identify(lock, name, download["reviews"]) for name in registry.names()
     }
-    return {name: identity[0] for name, identity in found.items() if identity}
+    return {name: identity for name, identity in found.items() if identity}
 
 
-def runs(experiment: Json, models: list[str], lock: Json, download: Download) -> list[Run]:
-    """Collect the runs of these models from an experiment, with the reviews that they get right.
+def runs(experiment: Json, of: dict[str, tuple[str, int | None]], download: Download) -> list[Run]:
+    """Collect the runs of the models in `of` from an experiment, with the reviews that they get
+    right.
 
-    Raises InputError if their predictions are not at hand.
+    `of` has their fingerprints and seeds. Raises InputError if their predictions are not at hand.
     """
     import pandas as pd
     from dvc.api import DVCFileSystem
@@ -132,9 +129,8 @@ def runs(experiment: Json, models: list[str], lock: Json, download: Download) ->
     rev = experiment["rev"]
     files = DVCFileSystem(rev=rev)
     collected = []
-    for model in models:
-        identity = collection.identify(lock, model, download["reviews"])
-        if identity is None or identity[1] is None:
+    for model, (fingerprint, seed) in of.items():
+        if seed is None:
             continue
         path = f"{PREDICTIONS}/{model}.csv"
         try:
@@ -150,9 +146,9 @@ def runs(experiment: Json, models: list[str], lock: Json, download: Download) ->
         collected.append(
             Run(
                 model=model,
-                seed=identity[1],
+                seed=seed,
                 train=download["train"]["reviews"],
-                fingerprint=identity[0],
+                fingerprint=fingerprint,
                 device=str(costs["device"]),
                 precision=str(costs["precision"]),
                 scores=scores,
@@ -190,17 +186,21 @@ def lock_of(experiment: Json) -> Json:
 def save(experiments: list[Json], locks: list[Json]) -> None:
     """Add the runs of experiments that count to metrics/seeds.json."""
     here = metrics.read(METRICS / "download.json", Download)
-    current = fingerprints(declarations.read_yaml("dvc.lock")["stages"], here)
+    lock_here = declarations.read_yaml("dvc.lock")["stages"]
+    current = {name: identity[0] for name, identity in identities(lock_here, here).items()}
     collected: list[Run] = []
     outdated: set[str] = set()
     for experiment, lock in zip(experiments, locks, strict=True):
         facts = programs.output("git", "show", f"{experiment['rev']}:./{METRICS}/download.json")
         download: Download = json.loads(facts)
-        there = fingerprints(lock, download)
-        models = [row["model"] for row in measured(experiment, lock)[0]]
-        count = [name for name in models if name in there and there[name] == current.get(name)]
-        outdated |= set(models) - set(count)
-        collected += runs(experiment, count, lock, download) if count else []
+        models = {row["model"] for row in measured(experiment, lock)[0]}
+        count = {
+            name: identity
+            for name, identity in identities(lock, download).items()
+            if name in models and identity[0] == current.get(name)
+        }
+        outdated |= models - count.keys()
+        collected += runs(experiment, count, download) if count else []
     write(collected, current, outdated)
 
 

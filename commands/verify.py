@@ -43,13 +43,14 @@ from stages.lib.core import declarations, metrics, outputs, paths, stage
 from stages.lib.core.costs import ModelCosts
 from stages.lib.core.errors import InputError
 from stages.lib.core.metrics import Download
+from stages.lib.models import registry
 from stages.lib.report import content, seeds
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 SAVED = paths.METRICS / "verify-subset.json"
-LOCK = Path("dvc.lock")
+DECLARED, LOCK = Path("dvc.yaml"), Path("dvc.lock")
 DOWNLOAD = paths.METRICS / "download.json"
 SEEDS_NEEDED = 3
 # A difference between two runs varies more than a run.
@@ -127,7 +128,7 @@ def read(project: Path) -> dict[str, Figures]:
     hashes = {out["path"]: out["md5"] for each in lock.values() for out in each.get("outs", [])}
     facts = metrics.read(project / DOWNLOAD, Download)
     figures: dict[str, Figures] = {}
-    for name in _models(project):
+    for name in registry.names(project / DECLARED):
         scores = json.loads((project / _scores(name)).read_text(encoding="utf-8"))
         costs = metrics.read(project / paths.COSTS / f"{name}.json", ModelCosts)
         predictions = f"{paths.PREDICTIONS}/{name}.csv"
@@ -148,20 +149,16 @@ def read(project: Path) -> dict[str, Figures]:
     return figures
 
 
-def _models(project: Path) -> list[str]:
-    return list(declarations.read_yaml(str(project / "dvc.yaml"))["artifacts"])
-
-
 def _scores(model: str) -> Path:
     return paths.METRICS / f"{model}.json"
 
 
 def check(project: Path) -> None:
     """Raise InputError unless the commit has what its results are compared with."""
-    files = [Path("dvc.yaml"), LOCK, DOWNLOAD, seeds.PATH]
+    files = [DECLARED, LOCK, DOWNLOAD, seeds.PATH]
     for file in files:
         _check_committed(project, file)
-    for name in _models(project):
+    for name in registry.names(project / DECLARED):
         _check_committed(project, _scores(name))
         _check_committed(project, paths.COSTS / f"{name}.json")
 
@@ -274,7 +271,7 @@ def main() -> None:
         )
     with apart.worktree("verify") as project:
         check(project)
-        models = _models(project)
+        models = registry.names(project / DECLARED)
         if subset is None:
             committed, others = read(project), other_seeds(project, models)
         else:

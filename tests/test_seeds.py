@@ -236,12 +236,5 @@ def test_an_experiment_whose_predictions_are_gone_is_named(tried, monkeypatch):
     monkeypatch.chdir(tried.path)
     monkeypatch.setattr(collection, "PREDICTIONS", Path("data/nowhere"))
     monkeypatch.setattr(seeds, "PREDICTIONS", Path("data/nowhere"))
-    lock = {
-        "svm": {
-            "cmd": "x",
-            "params": {"params.yaml": {"seed": 0}},
-            "outs": [{"path": "data/nowhere/svm.csv"}],
-        }
-    }
     with pytest.raises(InputError, match=f"data/nowhere/svm.csv: experiment {tip['rev'][:7]} has"):
-        seeds.runs(tip, ["svm"], lock, {"reviews": {}, "train": {"reviews": 9}})
+        seeds.runs(tip, {"svm": ("c0de", 0)}, {"train": {"reviews": 9}})

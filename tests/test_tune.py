@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 from workspace import start
 
-from commands import tune
+from commands import ranges, trials, tune
 from stages.lib.core.errors import InputError
 
 SECTION = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "r": {"choices": [4, 8, 16]}}
@@ -30,7 +30,7 @@ class Fake:
         if len(self.ran) == self.stop:
             raise KeyboardInterrupt
         if len(self.ran) in self.fail:
-            raise tune.TrialFailed("out of memory")
+            raise trials.Failed("out of memory")
         head = self.project.git("rev-parse", "HEAD").strip()
         self.project.git("update-ref", f"refs/exps/{head[:2]}/{head[2:]}/{name}", head)
         return 0.5 + (TODAY | changes)["lr"], 100.0
@@ -46,11 +46,11 @@ def search(project, monkeypatch, capsys):
     project.git("commit", "--quiet", "--message", "ready")
     monkeypatch.setattr(tune, "depends_on", lambda model: {"code": "c0de", "lora.epochs": 3})
 
-    def run(trials=5, model="lora", **accidents):
+    def run(wanted=5, model="lora", **accidents):
         fake = Fake(project, **accidents)
-        monkeypatch.setattr(tune, "run", fake)
+        monkeypatch.setattr(trials, "run", fake)
         try:
-            tune.search(model, trials)
+            tune.search(model, wanted)
         finally:
             fake.lines = capsys.readouterr().out.splitlines()
         return fake
@@ -86,14 +86,14 @@ def test_proposals_follow_the_scores():
     from optuna.distributions import FloatDistribution
     from optuna.trial import create_trial
 
-    ranges = {"lr": FloatDistribution(1e-4, 1e-1, log=True)}
+    space = {"lr": FloatDistribution(1e-4, 1e-1, log=True)}
 
     def proposed(score):
-        trials = [
-            create_trial(params={"lr": lr}, distributions=ranges, value=score * lr)
+        done = [
+            create_trial(params={"lr": lr}, distributions=space, value=score * lr)
             for lr in (1e-4 * 1.4**step for step in range(20))
         ]
-        return tune._propose(ranges, trials)["lr"]
+        return tune._propose(space, done)["lr"]
 
     assert proposed(-1) < 1e-3
     assert proposed(1) > 1e-2
@@ -137,7 +137,7 @@ def test_an_interrupted_search_continues_as_if_it_had_not_been(search):
     for stop in (1, 3, 2):
         with pytest.raises(KeyboardInterrupt):
             search(6, stop=stop)
-        ran += tune.run.ran[:-1]
+        ran += trials.run.ran[:-1]
     fake = search(6)
     assert fake.lines[0] == "lora: goes on after 3 of 6 trials; judged by validation accuracy"
     assert ran + fake.ran == whole
@@ -187,7 +187,7 @@ def test_a_failed_trial_is_said_in_a_line_and_the_search_goes_on(search):
 def test_three_failed_trials_in_a_row_end_the_search(search):
     with pytest.raises(InputError, match="3 trials in a row failed, so the search stops; see"):
         search(9, fail=[2, 4, 5, 6])
-    assert len(tune.run.ran) == 6
+    assert len(trials.run.ran) == 6
 
 
 def test_where_the_values_of_params_fail_the_search_does_not_start(search):
@@ -217,7 +217,7 @@ def test_a_change_during_the_search_stops_it(search, monkeypatch):
     monkeypatch.setattr(tune, "depends_on", lambda model: next(states))
     with pytest.raises(InputError, match=r"^code changed; run the same command again for a new"):
         search(3)
-    assert len(tune.run.ran) == 1
+    assert len(trials.run.ran) == 1
 
 
 def test_the_best_is_run_again_where_its_experiment_is_gone_or_of_an_earlier_commit(search):
@@ -330,19 +330,19 @@ def test_an_unknown_model_is_one_line(search):
 def test_the_ranges_of_the_project_are_valid():
     models = tune.registry.names()
     for model in ("lora", "finetune-full", "finetune-head", "svm"):
-        assert tune.read_ranges(model, models)
+        assert ranges.read(model, models)
 
 
 def test_the_reason_of_a_failure_is_the_line_that_says_most(tmp_path):
     log = tmp_path / "log"
     log.write_text("Traceback\ntorch.OutOfMemoryError: no memory\nERROR: failed to reproduce\n")
-    assert tune._reason(log, 1) == "torch.OutOfMemoryError: no memory"
+    assert trials._reason(log, 1) == "torch.OutOfMemoryError: no memory"
     log.write_text("error: lora: params.yaml: lora.r: 0 is wrong\nERROR: failed to reproduce\n")
-    assert tune._reason(log, 1) == "lora: params.yaml: lora.r: 0 is wrong"
+    assert trials._reason(log, 1) == "lora: params.yaml: lora.r: 0 is wrong"
     log.write_text("ERROR: failed to reproduce 'lora': exited with -9\n")
-    assert tune._reason(log, 1) == "failed to reproduce 'lora': exited with -9"
+    assert trials._reason(log, 1) == "failed to reproduce 'lora': exited with -9"
     log.write_text("")
-    assert tune._reason(log, 3) == "exit status 3"
+    assert trials._reason(log, 3) == "exit status 3"
 
 
 def test_a_search_depends_on_what_its_stage_and_those_before_it_depend_on(after, monkeypatch):
@@ -382,7 +382,7 @@ def test_a_search_through_dvc_is_interrupted_continued_and_applied(after, monkey
     assert lines[0] == "svm: goes on after 1 of 4 trials; judged by validation accuracy"
     assert after.git("status", "--porcelain") == after.git("stash", "list") == ""
     names = [f"tune-svm-00{number}" for number in range(1, 5)]
-    assert sorted(tune._experiments()) == names
+    assert sorted(trials.experiments()) == names
     assert [line.split()[0] for line in lines[1:4]] == names[1:]
     # Three proposals of two values: at least one of them was there before, and costs nothing.
     logs = [(after.path / f"tmp/tuning/{name}.log").read_text() for name in names]
@@ -397,11 +397,9 @@ def test_a_search_through_dvc_is_interrupted_continued_and_applied(after, monkey
 
 def test_a_trial_that_fails_in_dvc_has_the_line_of_its_stage(after, monkeypatch):
     monkeypatch.chdir(after.path)
-    tune.STUDIES.mkdir(parents=True)
-    with pytest.raises(
-        tune.TrialFailed, match=r"svm: params\.yaml: svm\.C\.0: -1 is wrong: it .*log"
-    ):
-        tune.run("svm", "tune-svm-001", {"C": -1})
+    trials.DIRECTORY.mkdir(parents=True)
+    with pytest.raises(trials.Failed, match=r"svm: params\.yaml: svm\.C\.0: -1 is wrong: it .*log"):
+        trials.run("svm", "tune-svm-001", {"C": -1})
 
 
 def wait_for(path, text):

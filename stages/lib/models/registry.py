@@ -13,9 +13,9 @@ DECLARED = Path(__file__).parents[3] / "dvc.yaml"
 Kind = Literal["svm", "adapter", "classifier"]
 
 
-def names() -> tuple[str, ...]:
+def names(declared: Path = DECLARED) -> tuple[str, ...]:
     """List the models in the order of dvc.yaml, where each is an artifact."""
-    return tuple(declarations.read_yaml(str(DECLARED))["artifacts"])
+    return tuple(declarations.read_yaml(str(declared))["artifacts"])
 
 
 def kind(directory: Path) -> Kind:

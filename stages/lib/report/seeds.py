@@ -58,6 +58,30 @@ class Seeds:
     unused: dict[str, int]
 
 
+def upstream(lock: Json, name: str) -> Json | None:
+    """Return the entries of dvc.lock for a stage and the stages before it, by name.
+
+    Returns None if one of these stages ran again without those that depend on it.
+    """
+    made_by = producers(lock)
+    found: Json = {}
+    todo = [name]
+    while todo:
+        name = todo.pop()
+        found[name] = lock[name]
+        for dep in lock[name].get("deps", []):
+            if producer := made_by.get(dep["path"]):
+                if dep not in lock[producer]["outs"]:
+                    return None
+                todo.append(producer)
+    return found
+
+
+def producers(lock: Json) -> dict[str, str]:
+    """Return the name of the stage that writes each output, by path."""
+    return {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
+
+
 def identify(lock: Json, model: str, reviews: Provenance) -> tuple[str, int | None] | None:
     """Return a fingerprint of what a model's predictions depend on, except seed and number of
     training reviews, and the seed.
@@ -70,28 +94,28 @@ def identify(lock: Json, model: str, reviews: Provenance) -> tuple[str, int | No
     them are chosen. Returns None if the model was not trained, or if a stage that it depends on ran
     again since then.
     """
-    made_by = {out["path"]: name for name, stage in lock.items() for out in stage.get("outs", [])}
-    first = made_by.get(f"{PREDICTIONS}/{model}.csv")
+    made_by = producers(lock)
+    last = made_by.get(f"{PREDICTIONS}/{model}.csv")
+    chain = upstream(lock, last) if last else None
+    if not chain:
+        return None
+    later = [
+        name
+        for name, stage in chain.items()
+        if name == last or any(dep["path"] in made_by for dep in stage.get("deps", []))
+    ]
     used: Json = {}
     seed = None
-    todo = [first] if first else []
-    while todo:
-        name = todo.pop()
-        stage, files = lock[name], {}
-        for dep in stage.get("deps", []):
-            producer = made_by.get(dep["path"])
-            if producer and dep not in lock[producer]["outs"]:
-                return None
-            if producer and any(other["path"] in made_by for other in lock[producer]["deps"]):
-                todo.append(producer)
-            else:
-                chosen = dep["path"] == str(RAW) and "content" in reviews
-                files[dep["path"]] = reviews["content"] if chosen else dep.get("md5")
-        params = {file: dict(values) for file, values in stage.get("params", {}).items()}
+    for name in later:
+        deps = {dep["path"]: dep.get("md5") for dep in chain[name].get("deps", [])}
+        if str(RAW) in deps and "content" in reviews:
+            deps[str(RAW)] = reviews["content"]
+        files = {path: md5 for path, md5 in deps.items() if made_by.get(path) not in later}
+        params = {file: dict(values) for file, values in chain[name].get("params", {}).items()}
         seed = params.get("params.yaml", {}).pop("seed", seed)
-        used[name] = [stage["cmd"], files, params]
+        used[name] = [chain[name]["cmd"], files, params]
     text = json.dumps(used, sort_keys=True, default=str)
-    return (hashlib.sha256(text.encode()).hexdigest()[:16], seed) if used else None
+    return hashlib.sha256(text.encode()).hexdigest()[:16], seed
 
 
 def sort(runs: Sequence[Run], lock: Json, models: Sequence[str], download: Download) -> Seeds:
