@@ -1,1 +1,1 @@
-"""Commands that users run alongside the pipeline: predict, seeds, restore, verify."""
+"""Commands that users run alongside the pipeline; each module says how."""

@@ -13,8 +13,7 @@ import sys
 from pathlib import Path
 
 from commands import apart, ending, programs, repro, terminal
-from stages.lib.core import declarations, paths, stage
-from stages.lib.core.errors import InputError
+from stages.lib.core import declarations, paths
 
 REVIEWS = 64
 KEPT = Path("tmp/demo")
@@ -22,15 +21,9 @@ KEPT = Path("tmp/demo")
 
 def copy_project(copy: Path) -> None:
     """Copy the project's files to `copy`, a DVC repository of its own on 64 reviews per split."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        with Repo() as mine:
-            cache = mine.cache.local_cache_dir
-            outputs = [Path(str(out)) for each in mine.index.stages for out in each.outs]
-    except DvcException as error:
-        raise InputError(str(error)) from None
+    with programs.repository() as mine:
+        cache = mine.cache.local_cache_dir
+        outputs = [Path(str(out)) for each in mine.index.stages for out in each.outs]
     known = programs.output("git", "ls-files", "-z")
     new = programs.output("git", "ls-files", "-z", "--others", "--exclude-standard", "--", "stages")
     for file in map(Path, filter(None, (known + new).split("\0"))):
@@ -80,10 +73,5 @@ def main() -> None:
     print(f"The demonstration's report: {page.resolve()}")
 
 
-def quietly() -> None:
-    """`main`, as `ending.quietly` ends it."""
-    ending.quietly(main)
-
-
 if __name__ == "__main__":
-    stage.run(quietly)
+    ending.run(main)

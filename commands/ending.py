@@ -5,8 +5,15 @@ import os
 import sys
 from collections.abc import Callable
 
+from stages.lib.core import stage
+
 # Exit statuses that a shell reports for a program ended by SIGINT or SIGPIPE.
 INTERRUPTED, BROKEN_PIPE = 130, 141
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command's `main` with the errors of a stage, and end it quietly."""
+    stage.run(lambda: quietly(main))
 
 
 def quietly(main: Callable[[], None]) -> None:

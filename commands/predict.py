@@ -223,10 +223,5 @@ def write_jsonl(rows: list[Row], file: TextIO) -> None:
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def quietly() -> None:
-    """Run `main` and end as `ending.quietly` says."""
-    ending.quietly(main)
-
-
 if __name__ == "__main__":
-    stage.run(quietly)
+    ending.run(main)

@@ -1,8 +1,15 @@
-"""Programs that commands run for what they print."""
+"""Git and DVC, as commands use them."""
 
+import contextlib
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stages.lib.core.errors import InputError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
 
 
 def output(*command: str) -> str:
@@ -18,3 +25,29 @@ def output(*command: str) -> str:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         raise InputError(f"{' '.join(command[-3:])}: {reason.removeprefix('ERROR: ')}")
     return done.stdout
+
+
+def at(revision: str, path: str | Path) -> str:
+    """Return the text of a file as a git revision has it."""
+    return output("git", "show", f"{revision}:./{path}")
+
+
+def changed() -> str:
+    """Name the tracked files that differ from the last commit: "", "a" or "a and 2 more"."""
+    lines = output("git", "status", "--porcelain", "--untracked-files=no").splitlines()
+    if not lines:
+        return ""
+    return lines[0][3:] + (f" and {len(lines) - 1} more" if len(lines) > 1 else "")
+
+
+@contextlib.contextmanager
+def repository() -> Iterator["Repo"]:
+    """Open the DVC repository here. Raises InputError for what DVC refuses."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        raise InputError(" ".join(str(error).split())) from None

@@ -3,10 +3,10 @@
     python -m commands.publish lora alice/reviews-lora --dry-run
     python -m commands.publish lora alice/reviews-lora --private
 
-Uploads in one commit what a user of the model needs: the model, its card as README.md, and
-training.json, the entry of dvc.lock that says what it was trained from. Where the upload breaks
-off, the same command goes on. `hf auth login` or HF_TOKEN says who publishes, HF_ENDPOINT where.
-Not a stage of the pipeline: run it from the project's root after `dvc repro` or `dvc pull`.
+The command uploads, in one commit, the model, its card as README.md, and training.json, the entry
+of dvc.lock that says what the model was trained from. If the upload breaks off, run the same
+command again. The token comes from `hf auth login` or HF_TOKEN, the address from HF_ENDPOINT. This
+command is not a stage: run it from the project's root after `dvc repro` or `dvc pull`.
 """
 
 import argparse
@@ -31,18 +31,21 @@ from huggingface_hub.constants import ENDPOINT, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
+from commands import programs
 from stages.lib.core import declarations, manifest, outputs, stage
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import BACKBONE, CARDS, METRICS, MODELS
+from stages.lib.models import card as cards
 from stages.lib.models import registry
-from stages.lib.models.card import USE, WHAT
+from stages.lib.models.card import WHAT
+from stages.lib.report import seeds
 from stages.lib.sources import hub
 
 ADAPTER_CONFIG, TRAINING = "adapter_config.json", "training.json"
 # The folder of the encoder, where a repository needs one of its own.
 ENCODER = "encoder"
-# What an earlier model of another kind may have left in the repository, to be taken for a part of
-# this one. Nothing else is ever deleted.
+# Files that an earlier model of another kind may have left in the repository, and that would be
+# taken for parts of this one. They are deleted, but only where this command wrote them.
 LEFT_BEHIND = re.compile(
     r"((adapter_|tokenizer_)?config|tokenizer|about)\.json|(adapter_)?model\.safetensors|"
     rf"{ENCODER}/.*"
@@ -65,7 +68,7 @@ Base = tuple[str, str]
 
 
 def arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m commands.publish",
         description=__doc__,
@@ -120,9 +123,7 @@ def check_model(name: str) -> None:
             f"{name}: {MODELS / name} is not here: 'dvc repro {name}' trains it, "
             f"'dvc pull {MODELS / name}' gets it from a remote"
         )
-    from dvc.repo import Repo
-
-    with Repo() as repo:
+    with programs.repository() as repo:
         for path in (MODELS / name, *(() if is_whole(name) else (BACKBONE,))):
             (out,) = repo.find_outs_by_path(str(path))
             if out.workspace_status():
@@ -134,12 +135,12 @@ def check_model(name: str) -> None:
 
 
 def is_whole(name: str) -> bool:
-    """Whether the model needs no encoder beside it."""
+    """Return whether the model is complete without an encoder beside it."""
     return registry.kind(MODELS / name) == "classifier"
 
 
 def read_card(name: str) -> ModelCard:
-    """The model's card. Raises InputError unless it has the scores in metrics/<name>.json."""
+    """Read the model's card. Raises InputError unless it has the scores in metrics/<name>.json."""
     path, metrics = CARDS / f"{name}.md", METRICS / f"{name}.json"
     for needed in (path, metrics):
         if not needed.is_file():
@@ -157,7 +158,7 @@ def read_card(name: str) -> ModelCard:
 
 
 def check_access() -> None:
-    """Raise InputError where nothing can be uploaded from here."""
+    """Raise InputError if nothing can be uploaded from here."""
     if is_offline_mode():
         raise InputError("HF_HUB_OFFLINE is set: nothing can be published")
     if not get_token():
@@ -165,7 +166,7 @@ def check_access() -> None:
 
 
 def prepare(name: str, repository: str, folder: Path) -> None:
-    """Fill `folder` with all that the repository is to have."""
+    """Fill `folder` with the files of the repository."""
     directory, kind = MODELS / name, registry.kind(MODELS / name)
     base = None if is_whole(name) else base_on_the_hub()
     card = read_card(name)
@@ -195,16 +196,13 @@ def prepare(name: str, repository: str, folder: Path) -> None:
         raise InputError(f"{CARDS / name}.md: no section 'How to use': 'dvc repro cards'")
     card.text = card.text.replace("\n## Limits\n", f"\n{TRAINED_FROM}\n\n## Limits\n")
     card.save(folder / "README.md")
-    ((stage, entry),) = (
-        (stage, entry)
-        for stage, entry in declarations.read_yaml("dvc.lock")["stages"].items()
-        if str(directory) in (out["path"] for out in entry.get("outs", []))
-    )
-    outputs.write_json(folder / TRAINING, {"stage": stage} | entry)
+    lock = declarations.read_yaml("dvc.lock")["stages"]
+    trained = seeds.producers(lock)[str(directory)]
+    outputs.write_json(folder / TRAINING, {"stage": trained} | lock[trained])
 
 
 def base_on_the_hub() -> Base | None:
-    """The encoder's id and commit, where the Hub has it as it was used here."""
+    """Return the encoder's id and commit if the Hub has it in the form used here, or None."""
     about = manifest.read_provenance(BACKBONE)
     config = json.loads((BACKBONE / "config.json").read_text(encoding="utf-8"))
     # The download stage decides which tokens a ModernBERT classifier reads; the Hub's config may
@@ -244,15 +242,10 @@ def name_base(path: Path, repository: str, revision: str) -> None:
 
 
 def usage(name: str, kind: registry.Kind, repository: str, base: Base | None) -> str:
-    """What the card says of how the model is used: the same code, with the Hub's names in it."""
+    """Return the card's section on usage, with the Hub's names instead of local paths."""
     described = "config.json" if kind == "svm" else manifest.FILE
     facts = json.loads((MODELS / name / described).read_text(encoding="utf-8"))
-    code = USE[kind].format(
-        path=repository,
-        labels=json.dumps(facts["labels"], ensure_ascii=False),
-        id2label=dict(enumerate(facts["labels"])),
-        max_length=facts["max_length"],
-    )
+    code = cards.usage(kind, repository, facts["labels"], facts["max_length"])
     where = ""
     if kind == "adapter":
         where = f"\n{ADAPTER_CONFIG} names the encoder, which is fetched with it.\n"
@@ -287,9 +280,12 @@ def _files(folder: Path) -> list[str]:
 
 
 def upload(folder: Path, name: str, repository: str, private: bool) -> str:
-    """Make the repository where there is none, and commit all files of `folder`; gives the commit.
+    """Create the repository if it does not exist, commit all files of `folder`, and return the
+    commit.
 
-    The client sends a large file before the commit, and only where the Hub does not have it yet.
+    The client sends large files before the commit, except those that the Hub already has. Raises
+    InputError if the repository has files that would be taken for parts of the model and that this
+    command did not write.
     """
     if not sys.stderr.isatty():
         disable_progress_bars()
@@ -303,25 +299,29 @@ def upload(folder: Path, name: str, repository: str, private: bool) -> str:
                 f"{repository}: it exists and is public: make it private in its settings, or "
                 "leave out --private"
             )
-        stale = {file.rfilename for file in there.siblings or []} - set(files)
+        known = {file.rfilename for file in there.siblings or []}
+        left = sorted(path for path in known - set(files) if LEFT_BEHIND.fullmatch(path))
+        if left and TRAINING not in known:
+            raise InputError(
+                f"{repository}: it was not published from here, and {left[0]} would be deleted: "
+                "choose another name, or delete that file yourself"
+            )
         commit = api.create_commit(
             repository,
             [
-                *(
-                    CommitOperationDelete(path)
-                    for path in sorted(stale)
-                    if LEFT_BEHIND.fullmatch(path)
-                ),
+                *(CommitOperationDelete(path) for path in left),
                 *(CommitOperationAdd(path, folder / path) for path in files),
             ],
             commit_message=f"Publish {name}",
+            # Nothing is deleted that was not seen above.
+            parent_commit=there.sha,
         )
     return commit.oid
 
 
 @contextlib.contextmanager
 def told(repository: str) -> Iterator[None]:
-    """The client's errors as the line that a user sees."""
+    """Turn the client's errors into InputErrors."""
     try:
         yield
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
@@ -329,10 +329,11 @@ def told(repository: str) -> Iterator[None]:
 
 
 def explained(repository: str, error: Exception) -> Exception:
-    """What a user is told of an error: the Hub's answer where that is behind it."""
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
+    """Return the error to show the user: the Hub's answer if that is the cause."""
+    causes = hub.causes(error)
+    if any(isinstance(cause, httpx2.LocalProtocolError) for cause in causes):
+        # Its message has the header that cannot be sent, and so the token.
+        return InputError(f"{repository}: {hub.UNSENDABLE}")
     for cause in causes:
         if isinstance(cause, HfHubHTTPError):
             return refused(repository, cause)

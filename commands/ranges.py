@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
@@ -81,7 +81,7 @@ def _distribution(name: str, entry: Any, current: Values) -> "BaseDistribution":
         )
     kind: type[Bounds | Choices] = Choices if "choices" in entry else Bounds
     try:
-        range_ = TypeAdapter(kind).validate_python(entry)
+        range_ = kind.model_validate(entry)
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from commands import ending, terminal
-from stages.lib.core import paths, stage
+from stages.lib.core import paths
 from stages.lib.models import registry
 
 if TYPE_CHECKING:
@@ -230,10 +230,5 @@ def _plan_here(console: "Console") -> list[Planned] | None:
         return None
 
 
-def quietly() -> None:
-    """`main`, as `ending.quietly` ends it."""
-    ending.quietly(main)
-
-
 if __name__ == "__main__":
-    stage.run(quietly)
+    ending.run(main)

@@ -12,10 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from dvc.exceptions import DvcException
-from dvc.repo import Repo
-
-from stages.lib.core import restoring, stage
+from commands import ending, programs
+from stages.lib.core import restoring
 from stages.lib.core.errors import InputError
 
 
@@ -25,7 +23,7 @@ def main() -> None:
         description="Put back every output that is missing or differs from dvc.lock.",
     ).parse_args()
     try:
-        with Repo() as repo:
+        with programs.repository() as repo:
             if not Path("dvc.lock").is_file():
                 raise InputError(
                     "dvc.lock: no such file here, and it says what the outputs were; "
@@ -33,8 +31,6 @@ def main() -> None:
                 )
             outs = [out for stage in repo.index.stages for out in stage.outs]
             lost = restoring.restore(outs)
-    except DvcException as error:
-        raise InputError(str(error)) from None
     except FileNotFoundError as error:
         if error.filename != "git":
             raise
@@ -45,4 +41,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    ending.run(main)

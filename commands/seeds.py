@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from commands import ending, programs, terminal
-from stages.lib.core import declarations, metrics, stage
+from stages.lib.core import declarations, metrics
 from stages.lib.core.errors import InputError
 from stages.lib.core.metrics import Download
 from stages.lib.core.paths import COSTS, METRICS, PREDICTIONS
@@ -141,7 +141,7 @@ def runs(experiment: Json, of: dict[str, tuple[str, int | None]], download: Down
                 "experiment again"
             ) from None
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-        costs = json.loads(programs.output("git", "show", f"{rev}:./{COSTS}/{model}.json"))
+        costs = json.loads(programs.at(rev, COSTS / f"{model}.json"))
         scores = experiment["data"]["metrics"][f"metrics/{model}.json"]["data"]
         collected.append(
             Run(
@@ -178,7 +178,7 @@ def merge(before: list[Run], collected: list[Run], current: dict[str, str]) -> l
 
 def lock_of(experiment: Json) -> Json:
     """Return the stages of dvc.lock as the experiment left it."""
-    text = programs.output("git", "show", f"{experiment['rev']}:./dvc.lock")
+    text = programs.at(experiment["rev"], "dvc.lock")
     stages: Json = YAML(typ="safe", pure=True).load(text)["stages"]
     return stages
 
@@ -188,11 +188,16 @@ def save(experiments: list[Json], locks: list[Json]) -> None:
     here = metrics.read(METRICS / "download.json", Download)
     lock_here = declarations.read_yaml("dvc.lock")["stages"]
     current = {name: identity[0] for name, identity in identities(lock_here, here).items()}
+    known = {run.model for run in collection.read()} & set(registry.names())
+    if stale := sorted(known - current.keys()):
+        raise InputError(
+            f"dvc.lock: {', '.join(stale)}: not up to date, so that the runs collected before "
+            "would be lost: run 'dvc repro' first"
+        )
     collected: list[Run] = []
     outdated: set[str] = set()
     for experiment, lock in zip(experiments, locks, strict=True):
-        facts = programs.output("git", "show", f"{experiment['rev']}:./{METRICS}/download.json")
-        download: Download = json.loads(facts)
+        download: Download = json.loads(programs.at(experiment["rev"], METRICS / "download.json"))
         models = {row["model"] for row in measured(experiment, lock)[0]}
         count = {
             name: identity
@@ -207,8 +212,15 @@ def save(experiments: list[Json], locks: list[Json]) -> None:
 def write(collected: list[Run], current: dict[str, str], others: set[str]) -> None:
     """Write metrics/seeds.json, and say what it has now; `others` are models with runs that do not
     count."""
-    merged = merge(collection.read(), collected, current)
+    before = collection.read()
+    merged = merge(before, collected, current)
     collection.write(merged)
+    removed = {run.model for run in before if run.fingerprint != current.get(run.model)}
+    if removed:
+        print(
+            f"removed: runs with earlier code, data or parameters, of {', '.join(sorted(removed))}",
+            file=sys.stderr,
+        )
     counts = Counter(run.model for run in merged)
     shown = ", ".join(f"{count} of {model}" for model, count in counts.items()) or "none"
     print(
@@ -350,10 +362,5 @@ def main() -> None:
         _show(console, readable(summary))
 
 
-def quietly() -> None:
-    """`main`, as `ending.quietly` ends it."""
-    ending.quietly(main)
-
-
 if __name__ == "__main__":
-    stage.run(quietly)
+    ending.run(main)

@@ -59,13 +59,13 @@ def run(model: str, name: str, changes: Values) -> tuple[float, float]:
     revision = experiments().get(name)
     if revision is None:
         raise Failed(f"DVC kept no experiment ({log})")
-    scores = json.loads(programs.output("git", "show", f"{revision}:./{METRICS / model}.json"))
+    scores = json.loads(programs.at(revision, METRICS / f"{model}.json"))
     return scores["validation"]["accuracy"], _seconds(model, revision)
 
 
 def _seconds(model: str, revision: str) -> float:
     try:
-        costs = json.loads(programs.output("git", "show", f"{revision}:./{COSTS / model}.json"))
+        costs = json.loads(programs.at(revision, COSTS / f"{model}.json"))
     except InputError:
         return 0
     return costs.get("seconds", 0)
@@ -159,22 +159,18 @@ def check_workspace() -> None:
     """Raise InputError unless experiments would start from what the user sees."""
     if not Path("dvc.lock").is_file():
         raise InputError("dvc.lock: no such file here; run 'dvc repro' and commit its results")
-    changed = programs.output("git", "status", "--porcelain", "--untracked-files=no").splitlines()
-    if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    if changed := programs.changed():
         raise InputError(
-            f"{changed[0][3:]}{more}: changed since the last commit, from which experiments "
-            "start; 'git commit' or 'git stash' it, then run the same command again"
+            f"{changed}: changed since the last commit, from which experiments start; "
+            "'git commit' or 'git stash' it, then run the same command again"
         )
 
 
 def check_queue() -> None:
     """Raise InputError if DVC's queue is running an experiment, which would compete for cores."""
-    from dvc.repo import Repo
-
     if not Path(".dvc/tmp/exps/celery").is_dir():
         return
-    with Repo() as repo:
+    with programs.repository() as repo:
         running = [entry.name or "?" for entry in repo.experiments.celery_queue.iter_active()]
     if running:
         raise InputError(

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from commands import ending, ranges, trials
+from commands import ending, programs, ranges, trials
 from commands.ranges import Space, Values
 from commands.seeds import flat
-from stages.lib.core import declarations, stage
+from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
 from stages.lib.models import registry
 from stages.lib.schema import params
@@ -43,10 +43,9 @@ def depends_on(model: str) -> Values:
     That is the parameters, and the hashes of code and data, of its stage and the stages before it.
     """
     from dvc.dependency import ParamsDependency
-    from dvc.repo import Repo
 
     state: Values = {}
-    with Repo() as repo:
+    with programs.repository() as repo:
         graph = repo.index.graph
         produced = {out.fs_path for each in repo.index.stages for out in each.outs}
         todo, seen = [repo.stage.load_one(name=model)], set()
@@ -86,7 +85,7 @@ def search(model: str, wanted: int) -> None:
         start = f"all {done} trials are done" if done >= wanted else start
         print(f"{model}: {start}; judged by validation accuracy", flush=True)
         _run_until(wanted, model, space, study, state)
-        _finish(model, study, _today(model, space))
+        _finish(model, study, _present(model, space))
 
 
 def _run_until(wanted: int, model: str, space: Space, study: "Study", state: Values) -> None:
@@ -97,19 +96,19 @@ def _run_until(wanted: int, model: str, space: Space, study: "Study", state: Val
         trials.check_workspace()
         if changed := _changed(state, _state(model, space)):
             raise InputError(f"{changed} changed; run the same command again for a new search")
-        today = _today(model, space)
-        is_today = all(trial.user_attrs["values"] != today for trial in done)
-        if is_today:
-            values, proposed = today, today if ranges.fits(today, space) else {}
+        present = _present(model, space)
+        is_present = all(trial.user_attrs["values"] != present for trial in done)
+        if is_present:
+            values, proposed = present, present if ranges.fits(present, space) else {}
         else:
             values = proposed = _propose(space, done)
         name = trials.next_name(model, [trial.user_attrs["experiment"] for trial in done])
         attributes: Values = {"experiment": name, "values": values}
         start = time.monotonic()
         try:
-            accuracy, cost = trials.run(model, name, {} if is_today else values)
+            accuracy, cost = trials.run(model, name, {} if is_present else values)
         except trials.Failed as reason:
-            if is_today:
+            if is_present:
                 raise InputError(f"the values in params.yaml fail: {reason}") from None
             failed += 1
             outcome: Values = {"state": TrialState.FAIL}
@@ -149,7 +148,7 @@ def _propose(space: Space, done: list["FrozenTrial"]) -> Values:
     return {name: ranges.rounded(proposed[name], space[name]) for name in space}
 
 
-def _today(model: str, space: Space) -> Values:
+def _present(model: str, space: Space) -> Values:
     section = declarations.read_yaml(params.PATH)[model]
     return {name: section.get(name) for name in space}
 
@@ -251,7 +250,7 @@ def _values(trial: "FrozenTrial") -> dict[str, str]:
     }
 
 
-def _finish(model: str, study: "Study", today: Values) -> None:
+def _finish(model: str, study: "Study", present: Values) -> None:
     """Print the best trials, and how to apply the best one."""
     completed = _completed(study)
     best = completed[0]
@@ -264,7 +263,7 @@ def _finish(model: str, study: "Study", today: Values) -> None:
         rows, ["experiment", "val. accuracy", *values], tablefmt="plain", disable_numparse=True
     )
     print("", table, "", sep="\n")
-    if values == today:
+    if values == present:
         print(f"{name} has the values of params.yaml, and no trial is better: nothing to apply")
         return
     if name not in trials.experiments():
@@ -274,7 +273,7 @@ def _finish(model: str, study: "Study", today: Values) -> None:
         except trials.Failed as reason:
             raise InputError(f"{name}: {reason}") from None
     scores = {json.dumps(trial.user_attrs["values"]): trial.value for trial in completed}
-    before = scores.get(json.dumps(today))
+    before = scores.get(json.dumps(present))
     against = f", the values of params.yaml have {before:.4f}" if before is not None else ""
     print(f"{name} has {best.value:.4f}{against}; to apply it:")
     print(f"    dvc exp apply {name}")
@@ -308,10 +307,5 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def quietly() -> None:
-    """`main`, as `ending.quietly` ends it."""
-    ending.quietly(main)
-
-
 if __name__ == "__main__":
-    stage.run(quietly)
+    ending.run(main)

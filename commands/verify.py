@@ -39,7 +39,7 @@ from statistics import stdev
 from typing import TYPE_CHECKING, TypedDict
 
 from commands import apart, ending, programs, repro, terminal
-from stages.lib.core import declarations, metrics, outputs, paths, stage
+from stages.lib.core import declarations, metrics, outputs, paths
 from stages.lib.core.costs import ModelCosts
 from stages.lib.core.errors import InputError
 from stages.lib.core.metrics import Download
@@ -182,14 +182,17 @@ def other_seeds(project: Path, models: Sequence[str]) -> dict[str, dict[str, lis
     }
 
 
-def saved(project: Path, subset: int) -> dict[str, Figures]:
-    """Read the committed figures of a subset. Raises InputError if there are none of this size."""
+def saved(project: Path, subset: int, models: Sequence[str]) -> dict[str, Figures]:
+    """Read the committed figures of a subset. Raises InputError if there are none of this size and
+    of these models."""
     again = f"'python -m commands.verify --subset {subset} --save' writes it; then commit it"
     if not (project / SAVED).is_file():
         raise InputError(f"{SAVED}: not in the last commit; {again}")
     found = metrics.read(project / SAVED, Subset)
     if found["subset"] != subset:
         raise InputError(f"{SAVED}: of {found['subset']} reviews per split, not {subset}; {again}")
+    if wrong := sorted(set(models) ^ set(found["models"])):
+        raise InputError(f"{SAVED}: has other models than dvc.yaml ({', '.join(wrong)}); {again}")
     return found["models"]
 
 
@@ -262,12 +265,9 @@ def main() -> None:
         )
     console = terminal.console()
     commit = programs.output("git", "rev-parse", "--short", "HEAD").strip()
-    changed = programs.output("git", "status", "--porcelain", "--untracked-files=no").splitlines()
-    if changed:
-        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    if changed := programs.changed():
         print(
-            f"warning: {changed[0][3:]}{more}: changed since the last commit, so not verified",
-            file=sys.stderr,
+            f"warning: {changed}: changed since the last commit, so not verified", file=sys.stderr
         )
     with apart.worktree("verify") as project:
         check(project)
@@ -275,7 +275,7 @@ def main() -> None:
         if subset is None:
             committed, others = read(project), other_seeds(project, models)
         else:
-            committed = {} if arguments.save else saved(project, subset)
+            committed = {} if arguments.save else saved(project, subset, models)
             others = {name: {} for name in models}
         apart.isolate(project, project / ".dvc/cache")
         small = {} if subset is None else {"dataset__subset": subset, "precision": "fp32"}
@@ -289,11 +289,6 @@ def main() -> None:
         outputs.write_json(SAVED, Subset(subset=subset, models=here))
         print(f"saved in {SAVED}: commit it")
         return
-    if missing := sorted(set(here) ^ set(committed)):
-        raise InputError(
-            f"{SAVED}: has other models than dvc.yaml ({', '.join(missing)}); "
-            f"'python -m commands.verify --subset {subset} --save' writes it anew"
-        )
     judged = {name: judge(committed[name], here[name], others[name]) for name in models}
     show(console, committed, here, {name: verdict for name, (verdict, _) in judged.items()})
     if failed := [name for name, (_, holds) in judged.items() if not holds]:
@@ -302,10 +297,5 @@ def main() -> None:
     print(f"Reproduced: the committed scores of {content.plural(len(models), 'model')}.")
 
 
-def quietly() -> None:
-    """`main`, as `ending.quietly` ends it."""
-    ending.quietly(main)
-
-
 if __name__ == "__main__":
-    stage.run(quietly)
+    ending.run(main)

@@ -293,8 +293,12 @@ class Handler(BaseHTTPRequestHandler):
     def _commit(self, name: str) -> None:
         hub = self.server.hub
         header, *lines = (json.loads(line) for line in self.body.splitlines())
+        current, before = hub.repositories["model", name]
+        if header["value"].get("parentCommit", current) != current:
+            self.fail(412, "", "A commit has happened since")
+            return
         directory = hub.new_folder()
-        shutil.copytree(hub.repositories["model", name][1], directory, dirs_exist_ok=True)
+        shutil.copytree(before, directory, dirs_exist_ok=True)
         for line in lines:
             value, path = line["value"], directory / line["value"]["path"]
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -325,7 +325,7 @@ def test_closed_streams_and_places_that_cannot_be_are_one_line(here, tmp_path, c
     command = command.replace("OUT", f"{tmp_path}/out.csv")
     # Torch takes seconds: whatever is wrong here is known before it is imported.
     spy = "import sys; sys.modules['torch'] = None; from commands import predict; "
-    spy += f"sys.argv[1:] = {command.split()!r}; predict.stage.run(predict.quietly)"
+    spy += f"sys.argv[1:] = {command.split()!r}; predict.ending.run(predict.main)"
     (tmp_path / "spy.py").write_text(spy)
     done = here.run("bash", "-c", f"PYTHONPATH=. python {tmp_path}/spy.py {closed}", check=False)
     assert done.returncode == 1

@@ -315,6 +315,16 @@ def test_a_model_of_another_kind_leaves_nothing_of_the_one_before(of_hub, server
     }
 
 
+def test_files_that_were_not_published_from_here_are_not_deleted(ran, server):
+    folder = server.new_folder()
+    (folder / "adapter_config.json").write_text("{}")
+    server.repositories["model", "alice/head"] = "0" * 40, folder
+    done = run(ran, server, "finetune-head", "alice/head")
+    assert fails_with(done, "not published from here, and adapter_config.json would be deleted")
+    assert files(server, "alice/head") == {"adapter_config.json": b"{}"}
+    assert uploads(server) == []
+
+
 def test_a_private_repository_is_nobody_elses(ran, server):
     succeeds(run(ran, server, "finetune-head", "alice/head", "--private"))
     assert ("model", "alice/head") in server.private
@@ -377,6 +387,7 @@ def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
     [
         ("alice/x", None, {"HF_TOKEN": ""}, ["no token: log in (hf auth login) or set HF_TOKEN"]),
         ("alice/x", None, {"HF_TOKEN": "hf_old"}, ["the Hub answered 401", "Invalid credentials"]),
+        ("alice/x", None, {"HF_TOKEN": "hf_\f"}, ["alice/x: the Hub's client cannot ask"]),
         (
             "bob/x",
             None,
@@ -391,7 +402,8 @@ def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
         ("alice/x", None, {"HF_HUB_DISABLE_XET": "0"}, ["broke off", "HF_HUB_DISABLE_XET=1"]),
     ],
     ids=[
-        *("no token", "a token that is not valid", "no right", "offline", "no connection"),
+        *("no token", "a token that is not valid", "a token that cannot be sent", "no right"),
+        *("offline", "no connection"),
         *("a store that refuses", "too often", "no Hub", "no Xet"),
     ],
 )

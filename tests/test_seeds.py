@@ -184,7 +184,7 @@ def test_without_git_one_line_says_so(tried):
 
 def test_an_interrupt_ends_it_quietly(tried):
     code = "from commands import seeds\ndef finished(shown): raise KeyboardInterrupt\n"
-    code += "seeds.finished = finished\nseeds.stage.run(seeds.quietly)"
+    code += "seeds.finished = finished\nseeds.ending.run(seeds.main)"
     done = tried.run("python", "-c", code, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
@@ -227,8 +227,23 @@ def test_saving_says_what_is_there_and_what_is_left_out(tmp_path, monkeypatch, c
         "'dvc repro' brings dvc.lock up to date",
     ]
     seeds.write([], {"svm": "new"}, set())
-    assert "runs: none" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == [
+        "removed: runs with earlier code, data or parameters, of svm",
+        "saved in metrics/seeds.json: runs: none; 'dvc repro report' uses them",
+    ]
     assert (tmp_path / "metrics/seeds.json").read_text() == '{\n  "rows": []\n}\n'
+
+
+def test_runs_are_not_lost_while_the_lock_is_not_up_to_date(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+    collection.write([a_run("lora", 1, "a")])
+    before = collection.PATH.read_text()
+    monkeypatch.setattr(seeds.metrics, "read", lambda path, kind: {"reviews": {}})
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    with pytest.raises(InputError, match=r"dvc.lock: lora: not up to date.*'dvc repro' first"):
+        seeds.save([], [])
+    assert collection.PATH.read_text() == before
 
 
 def test_an_experiment_whose_predictions_are_gone_is_named(tried, monkeypatch):

@@ -12,6 +12,7 @@ from conftest import ROOT, Project
 from test_declarations import NAMES
 
 from commands import verify
+from stages.lib.core.errors import InputError
 from stages.lib.report import seeds
 
 ACCURACIES = workspace.ACCURACIES
@@ -254,6 +255,15 @@ def test_the_stages_of_the_pipeline_give_the_same_bytes(ran, tmp_path):
 def test_make_calls_it():
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"^verify: .*\n\t@python -m commands.verify \$\(ARGS\)$", makefile, re.M)
+
+
+def test_figures_of_other_models_are_named_before_anything_runs(tmp_path):
+    saved = {"subset": 9, "models": {"svm": {}, "bert": {}}}
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / verify.SAVED).write_text(json.dumps(saved))
+    assert verify.saved(tmp_path, 9, ["bert", "svm"]) == saved["models"]
+    with pytest.raises(InputError, match=r"has other models than dvc.yaml \(bert, lora\)"):
+        verify.saved(tmp_path, 9, ["svm", "lora"])
 
 
 # The verdicts

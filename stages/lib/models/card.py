@@ -4,6 +4,7 @@
 import html
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from stages.lib.core.manifest import Manifest, Provenance
 from stages.lib.core.metrics import AllScores
 from stages.lib.core.paths import BACKBONE, MODELS
 from stages.lib.models import VERSION, registry
+from stages.lib.models.registry import Kind
 
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 ROTTEN_TOMATOES = "cornell-movie-review-data/rotten_tomatoes"
@@ -129,12 +131,7 @@ def render(
         name=name,
         kind=kind,
         what=WHAT.get(name) or WHAT[kind],
-        use=USE[kind].format(
-            path=f"{MODELS}/{name}",
-            labels=json.dumps(data["labels"], ensure_ascii=False),
-            id2label=dict(enumerate(data["labels"])),
-            max_length=data["max_length"],
-        ),
+        use=usage(kind, f"{MODELS}/{name}", data["labels"], data["max_length"]),
         base=base,
         dataset=dataset,
         encoder=BACKBONE,
@@ -149,6 +146,16 @@ def render(
     )
     # Jinja drops the last newline of a template.
     return f"{rendered}\n"
+
+
+def usage(kind: Kind, path: str, labels: Sequence[str], max_length: int) -> str:
+    """Return the code that loads the model at `path` and applies it."""
+    return USE[kind].format(
+        path=path,
+        labels=json.dumps(labels, ensure_ascii=False),
+        id2label=dict(enumerate(labels)),
+        max_length=max_length,
+    )
 
 
 def _base_model(backbone: Provenance) -> str | None:

@@ -1,4 +1,4 @@
 """The report, as Markdown and as an HTML page.
 
-This room imports core and labels.
+This package imports core, schema and labels.
 """

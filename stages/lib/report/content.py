@@ -8,8 +8,10 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from matplotlib.axes import Axes
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Panel:
     """One plot of a picture; `draw` fills its axes."""
 
     title: str
-    draw: Callable[[Axes, Ink], None]
+    draw: "Callable[[Axes, Ink], None]"
 
 
 @dataclass(frozen=True)
@@ -134,14 +136,14 @@ def code(text: str) -> str:
     return f"`{clean(text).replace('`', chr(39))}`"
 
 
-def listed(names: Sequence[str], last: str = "and") -> str:
+def listed(names: Sequence[str]) -> str:
     """Join names as `a, b and c`."""
-    return f" {last} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def plural(count: int, one: str, many: str = "") -> str:
+def plural(count: int, noun: str) -> str:
     """Format a count with its noun: `1 review`, `2 reviews`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def points(difference: float) -> str:

@@ -102,15 +102,15 @@ def section(results: Results) -> Section:
 
 def _finding(download: Download) -> str:
     across = download["duplicates_across_splits"]
-    shares = list(download["train"]["labels"].values())
-    balance = max(shares) / max(1, sum(shares))
+    counts = list(download["train"]["labels"].values())
+    largest = max(counts) / max(1, sum(counts))
     name = max(download["train"]["labels"], key=download["train"]["labels"].__getitem__)
     said = []
-    if balance - 1 / len(shares) < 0.02:
+    if largest - 1 / len(counts) < 0.02:
         said.append("The labels are balanced, so accuracy can be taken at face value.")
     else:
         said.append(
-            f"The labels are not balanced: {balance:.0%} of the training reviews are "
+            f"The labels are not balanced: {largest:.0%} of the training reviews are "
             f"{escape(name)}, so always predicting this label would score as much."
         )
     if total := sum(across.values()):

@@ -54,9 +54,7 @@ def difference(results: Results, split: str, first: str, second: str) -> Differe
     by the bootstrap draws of seeds and reviews."""
     if not results.several_seeds:
         return statistics.compare(results.right(first, split), results.right(second, split))
-    draws = results.draws[split]
-    observed = results.accuracy(first, split) - results.accuracy(second, split)
-    return statistics.difference(draws[first], draws[second], observed)
+    return results.difference(first, second, split)
 
 
 def of_all(results: Results) -> Comparisons:

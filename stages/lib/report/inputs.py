@@ -16,7 +16,7 @@ from stages.lib.core.metrics import AllScores, Claims, Download, Score
 from stages.lib.labels.issues import LabelIssues
 from stages.lib.report import seeds, statistics
 from stages.lib.report.seeds import Seeds
-from stages.lib.report.statistics import Interval
+from stages.lib.report.statistics import Difference, Interval
 from stages.lib.schema.params import Report
 
 LOCK = Path("dvc.lock")
@@ -77,6 +77,12 @@ class Results:
     def accuracy(self, model: str, split: str) -> float:
         """Return the accuracy, the mean over seeds."""
         return float(self.runs(model, split).mean())
+
+    def difference(self, first: str, second: str, split: str) -> Difference:
+        """Compare the accuracies of two models by the bootstrap draws of seeds and reviews."""
+        draws = self.draws[split]
+        observed = self.accuracy(first, split) - self.accuracy(second, split)
+        return statistics.difference(draws[first], draws[second], observed)
 
     @cached_property
     def draws(self) -> dict[str, dict[str, np.ndarray]]:

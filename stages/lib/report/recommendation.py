@@ -36,7 +36,6 @@ from stages.lib.report.content import (
     span,
 )
 from stages.lib.report.inputs import Results
-from stages.lib.report.statistics import Difference
 from stages.lib.schema.params import Report
 
 
@@ -136,7 +135,7 @@ def answer(results: Results, choice: Choice) -> list[Block]:
 def _one(results: Results, choice: Choice) -> str:
     """Say why one model is recommended."""
     name, best, ties = choice.recommended, choice.best, choice.ties
-    top = f"{_validation(results, best)}"
+    top = _validation(results, best)
     picked = f"The rule below picks {name} in {_share(choice.picked[name])} of the draws."
     if name != best:
         have = f"{listed([best, *ties])} have" if ties else f"{best} has"
@@ -180,7 +179,7 @@ def _several(results: Results, choice: Choice) -> str:
     good = max(names, key=lambda name: results.accuracy(name, "validation"))
     if cheap == good:
         better = max(
-            _expected_difference(results, name, cheap).interval.high
+            results.difference(name, cheap, "validation").interval.high
             for name in names
             if name != cheap
         )
@@ -245,15 +244,8 @@ def _cost(results: Results, name: str) -> int:
     return results.costs[name]["trainable_parameters"]
 
 
-def _expected_difference(results: Results, first: str, second: str) -> Difference:
-    """Compare two models on new reviews, by the draws that decide."""
-    draws = results.draws["validation"]
-    observed = results.accuracy(first, "validation") - results.accuracy(second, "validation")
-    return statistics.difference(draws[first], draws[second], observed)
-
-
 def _difference(results: Results, first: str, second: str) -> str:
-    found = _expected_difference(results, first, second)
+    found = results.difference(first, second, "validation")
     return (
         f"the expected difference on new reviews is {points(found.difference)} points (95% "
         f"interval {between(found.interval.low, found.interval.high)})"
@@ -291,7 +283,7 @@ def _picks(results: Results, choice: Choice) -> Table:
     for name in models:
         against: Cell | str = Cell("\N{EN DASH}")
         if name != choice.best:
-            found = _expected_difference(results, name, choice.best)
+            found = results.difference(name, choice.best, "validation")
             interval = found.interval
             against = Cell(points(found.difference), between(interval.low, interval.high))
         picked = _share(choice.picked[name]) if name in choice.picked else "not considered"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -14,8 +15,9 @@ RESAMPLES = 2000
 DRAWS = 10_000
 GROUPS = 2_000
 BINS = 10
+LENGTHS = 5  # bins of reviews by length
 
-Z = 1.959963984540054  # the normal quantile of a two-sided interval at LEVEL
+Z = norm.ppf((1 + LEVEL) / 2)  # the normal quantile of a two-sided interval
 
 
 @dataclass(frozen=True)
@@ -75,16 +77,14 @@ def f1(confusion: np.ndarray) -> np.ndarray:
     return each.sum(-1) / np.maximum((total > 0).sum(-1), 1)
 
 
-def bootstrap_f1(
-    true: Sequence[str], predicted: Sequence[str], labels: Sequence[str], seed: int = 0
-) -> Interval:
+def bootstrap_f1(true: Sequence[str], predicted: Sequence[str], labels: Sequence[str]) -> Interval:
     """Return the percentile interval of F1 over RESAMPLES bootstrap resamples of the reviews.
 
     A resample only changes how often each pair of true and predicted label occurs, so the counts
     are drawn from a multinomial distribution: the same result without a loop over the reviews.
     """
     counts = confusion_matrix(true, predicted, labels)
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     drawn = random.multinomial(counts.sum(), counts.ravel() / counts.sum(), size=RESAMPLES)
     return percentiles(f1(drawn.reshape(RESAMPLES, *counts.shape)))
 
@@ -176,14 +176,14 @@ def holm(values: Sequence[float]) -> list[float]:
     return [float(value) for value in multipletests(values, method="holm")[1]]
 
 
-def reliability(right: np.ndarray, score: np.ndarray, bins: int = BINS) -> pd.DataFrame:
+def reliability(right: np.ndarray, score: np.ndarray) -> pd.DataFrame:
     """Bin reviews by score into bins of about equal size.
 
     `right` is bool [reviews] and `score` float [reviews]. The result has a row per bin: confidence
     (mean score), accuracy and reviews (their number). There are fewer bins when many scores are
     equal or reviews are few.
     """
-    bins = max(1, min(bins, len(score) // 5))
+    bins = max(1, min(BINS, len(score) // 5))
     groups = pd.qcut(score, bins, labels=False, duplicates="drop")
     table = pd.DataFrame({"bin": groups, "score": score, "right": right})
     # When all scores are equal, qcut finds no edges: they form one bin.
@@ -208,13 +208,13 @@ def calibration_error(bins: pd.DataFrame) -> float:
     return float((distance * bins["reviews"]).sum() / bins["reviews"].sum())
 
 
-def length_bins(lengths: np.ndarray, bins: int = 5) -> tuple[np.ndarray, list[tuple[int, int]]]:
+def length_bins(lengths: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int]]]:
     """Bin reviews by length into bins of about equal size.
 
     Returns the bin of each review (int [reviews]), and the shortest and longest length of each bin.
     There are fewer bins when there are few different lengths or few reviews.
     """
-    bins = max(1, min(bins, len(lengths) // 5))
+    bins = max(1, min(LENGTHS, len(lengths) // 5))
     codes = pd.Series(pd.qcut(lengths, bins, labels=False, duplicates="drop")).fillna(0)
     numbers = np.unique(codes, return_inverse=True)[1]
     ranges = [

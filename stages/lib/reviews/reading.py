@@ -264,3 +264,9 @@ def _first_not_utf8(column: pa.ChunkedArray) -> int:
         except UnicodeDecodeError:
             return row
     raise AssertionError("all rows are UTF-8")
+
+
+def either(names: Iterable[str]) -> str:
+    """Join names as `a, b or c`."""
+    *first, last = names
+    return f"{', '.join(first)} or {last}"

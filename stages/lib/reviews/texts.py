@@ -4,7 +4,7 @@ import itertools
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,12 +42,8 @@ def _check_file(path: str, suffix: str) -> None:
         problem = "not a file" if Path(path).exists() else "no such file"
         raise InputError(f"{path}: {problem}")
     if suffix not in SUFFIXES:
-        raise InputError(f"{path}: '{suffix}' cannot be read; it should be {_either(SUFFIXES)}")
-
-
-def _either(suffixes: Iterable[str]) -> str:
-    *first, last = suffixes
-    return f"{', '.join(first)} or {last}"
+        expected = reading.either(SUFFIXES)
+        raise InputError(f"{path}: '{suffix}' cannot be read; it should be {expected}")
 
 
 def _chunked(texts: Iterator[str]) -> Iterator[list[str]]:

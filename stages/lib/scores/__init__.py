@@ -1,4 +1,4 @@
 """The scores of a model, computed from its predictions.
 
-This package imports no other.
+This package imports core.
 """

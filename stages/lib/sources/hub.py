@@ -6,7 +6,7 @@ retries and resumes broken downloads.
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,9 @@ BACKBONE_FILES = (
     "tokenizer_config.json",
     "vocab.txt",
 )
+
+# What is said of a token that no header can have.
+UNSENDABLE = "the Hub's client cannot ask: the token (HF_TOKEN) has a character that no token has"
 
 
 class Unreachable(InputError):
@@ -107,7 +110,9 @@ def reviews(dataset: Dataset) -> Reviews:
 
 
 def _official_reviews(dataset: Dataset) -> Reviews:
-    paths = _download(DATASET, DATASET_REVISION, "dataset", list(DATASET_FILES))
+    where = f"source hub: {DATASET} at revision {DATASET_REVISION[:12]}"
+    listed = _listed(DATASET, DATASET_REVISION, "dataset", DATASET_FILES, where)
+    paths = _download(DATASET, DATASET_REVISION, "dataset", DATASET_FILES, listed, where)
     files = {
         name: {
             f"{DATASET}: {name}.parquet": read(
@@ -166,22 +171,16 @@ def _other_reviews(dataset: Dataset) -> Reviews:
 def _resolve_dataset(name: str) -> tuple[str, str]:
     """Resolve `id` or `id@revision` to the full id and the commit."""
     repository, _, revision = name.partition("@")
-    try:
-        info = HfApi().dataset_info(repository, revision=revision or None)
-    except GatedRepoError as error:
-        raise _gated(f"dataset.hub: {name}", error) from None
-    except HfHubHTTPError as error:
-        raise refused(f"dataset.hub: {name}", error) from None
-    except HFValidationError:
-        raise InputError(
-            f"dataset.hub: {name!r} is not a dataset's id, such as {DATASET} or {DATASET}@main"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"dataset.hub: {ENDPOINT} does not answer as a Hub does: {error}"
-        ) from None
-    except (httpx2.TransportError, OSError) as error:
-        raise InputError(f"dataset.hub: {name}: the connection was lost: {error}") from None
+    where = f"dataset.hub: {name}"
+    with _told(where):
+        try:
+            info = HfApi().dataset_info(repository, revision=revision or None)
+        except GatedRepoError as error:
+            raise _gated(where, error) from None
+        except HFValidationError:
+            raise InputError(
+                f"dataset.hub: {name!r} is not a dataset's id, such as {DATASET} or {DATASET}@main"
+            ) from None
     assert info.sha is not None
     return info.id, info.sha
 
@@ -218,19 +217,24 @@ def _load(
 
 def _unloadable(where: str, error: Exception) -> Exception:
     """Convert an error of `load_dataset`, to the Hub's response if that is the cause."""
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    for cause in causes:
+    for cause in causes(error):
         if isinstance(cause, GatedRepoError):
             return _gated(where, cause)
-    for cause in causes:
+    for cause in causes(error):
         if isinstance(cause, HfHubHTTPError):
             return refused(where, cause)
     if isinstance(error, OSError) and error.errno:
         return error
     message = ": ".join(filter(None, (str(error), str(error.__cause__ or ""))))
     return InputError(f"{where}: {' '.join(message.split())[:500]}")
+
+
+def causes(error: BaseException) -> list[BaseException]:
+    """Return an error and the errors behind it, from the last to the first."""
+    found = [error]
+    while cause := found[-1].__cause__ or found[-1].__context__:
+        found.append(cause)
+    return found
 
 
 def _class_names(feature: Any) -> list[str] | None:
@@ -281,14 +285,11 @@ def backbone(directory: Path, name: str = BACKBONE) -> Provenance:
         revision, pinned = BACKBONE_REVISION, BACKBONE_SHA256
     commit, config = _backbone_config(repository, revision)
     where = f"source hub: {repository} at revision {commit[:12]}"
-    names = _backbone_names(repository, commit, where)
-    encoders.check_files(names, where)
-    wanted = [
-        file
-        for file in (encoders.CONFIG, encoders.WEIGHTS, *encoders.TOKENIZER_FILES)
-        if file in names
-    ]
-    paths = _download(repository, commit, "model", wanted, pinned=pinned)
+    used = (encoders.CONFIG, encoders.WEIGHTS, *encoders.TOKENIZER_FILES)
+    listed = _listed(repository, commit, "model", used, where)
+    encoders.check_files(set(listed), where)
+    names = [name for name in used if name in listed]
+    paths = _download(repository, commit, "model", names, listed | pinned, where)
     encoders.install(paths, config, directory)
     return _provenance(repository, commit, checksums.sha256(paths[encoders.WEIGHTS]))
 
@@ -309,17 +310,24 @@ def _backbone_config(repository: str, revision: str) -> tuple[str, dict[str, Any
     return path.parent.name, encoders.read_config(path, f"{where}: {encoders.CONFIG}")
 
 
-def _backbone_names(repository: str, commit: str, where: str) -> set[str]:
-    """List the files at the root of a model repository, or offline those in the local cache."""
+def _listed(
+    repository: str, revision: str, kind: str, used: Sequence[str], where: str
+) -> dict[str, str | None]:
+    """List the files at the root of a repository, with the SHA-256 that the Hub has of large ones.
+
+    Offline, these are the files in `used` that the local cache has.
+    """
     with _told(where):
         try:
-            return {file.path for file in HfApi().list_repo_tree(repository, revision=commit)}
+            files = list(HfApi().list_repo_tree(repository, revision=revision, repo_type=kind))
         except OfflineModeIsEnabled:
-            return {
-                name
-                for name in (encoders.CONFIG, encoders.WEIGHTS, *encoders.TOKENIZER_FILES)
-                if isinstance(try_to_load_from_cache(repository, name, revision=commit), str)
+            cached = {
+                name: try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
+                for name in used
             }
+            return {name: None for name, path in cached.items() if isinstance(path, str)}
+    large = {file.path: lfs.sha256 for file in files if (lfs := getattr(file, "lfs", None))}
+    return {file.path: large.get(file.path) for file in files}
 
 
 def _provenance(repository: str, revision: str, sha256: str | dict[str, str]) -> Provenance:
@@ -335,19 +343,19 @@ def _download(
     repository: str,
     revision: str,
     kind: str,
-    names: list[str],
-    pinned: dict[str, str] | None = None,
+    names: Sequence[str],
+    sha256: Mapping[str, str | None],
+    where: str,
 ) -> dict[str, Path]:
-    where = f"source hub: {repository} at revision {revision[:12]}"
+    """Download files, and check those whose SHA-256 is known."""
     with _told(where):
-        expected = _announced_checksums(repository, revision, kind) | (pinned or {})
         paths = {
             name: Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
             for name in names
         }
     for name, path in paths.items():
-        if name in expected:
-            _verify(path, expected[name], f"{where}: {name}")
+        if expected := sha256.get(name):
+            _verify(path, expected, f"{where}: {name}")
     return paths
 
 
@@ -367,12 +375,9 @@ def _told(where: str) -> Iterator[None]:
         reason = error.__cause__ or "not in the local cache"
         raise InputError(f"{where}: cannot be downloaded: {reason}") from None
     except httpx2.LocalProtocolError:
-        # It says which header, and so the token.
-        raise InputError(
-            f"{where}: the Hub's client cannot ask: the token (HF_TOKEN) has a character that no "
-            "token has"
-        ) from None
-    except (ValueError, FileMetadataError) as error:
+        # Its message has the header that cannot be sent, and so the token.
+        raise InputError(f"{where}: {UNSENDABLE}") from None
+    except (ValueError, KeyError, TypeError, FileMetadataError) as error:
         raise InputError(f"{where}: {ENDPOINT} does not answer as a Hub does: {error}") from None
     except (httpx2.TransportError, OSError) as error:
         raise InputError(
@@ -391,14 +396,6 @@ def refused(where: str, error: HfHubHTTPError) -> InputError:
     """Return the line for an answer of the Hub that is an error."""
     reason = error.server_message or str(error).partition("\n")[0]
     return InputError(f"{where}: the Hub answered {error.response.status_code}: {reason}")
-
-
-def _announced_checksums(repository: str, revision: str, kind: str) -> dict[str, str]:
-    try:
-        files = HfApi().list_repo_tree(repository, revision=revision, repo_type=kind)
-        return {file.path: lfs.sha256 for file in files if (lfs := getattr(file, "lfs", None))}
-    except OfflineModeIsEnabled:
-        return {}
 
 
 def _verify(path: Path, expected: str, name: str) -> None:

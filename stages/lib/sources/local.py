@@ -1,13 +1,12 @@
 """Local files as a source: reviews in a folder or a single file, and a folder with a backbone."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from stages.lib.core.errors import InputError
 from stages.lib.core.manifest import Provenance
 from stages.lib.core.paths import SPLITS
-from stages.lib.reviews.reading import READERS, read
+from stages.lib.reviews.reading import READERS, either, read
 from stages.lib.reviews.splitting import Reviews, assemble
 from stages.lib.schema.params import Dataset
 from stages.lib.sources import checksums, encoders
@@ -17,7 +16,9 @@ SHARD = re.compile(r"(?P<split>.+)-(?P<number>\d+)-of-(?P<count>\d+)(-[0-9a-f]+)
 
 
 def is_given(path: Path) -> bool:
-    """Return whether the user has put data there; a fresh checkout has only a README.md."""
+    """Return whether the user has chosen `path`: anything but the folder of a fresh checkout, which
+    has only a README.md. A path that does not exist counts, so that a misspelled one is reported.
+    """
     names = {file.name for file in path.glob("*") if not file.name.startswith(".")}
     return names != {"README.md"}
 
@@ -70,7 +71,7 @@ def _single_file(path: Path) -> Path:
     if not path.is_file():
         raise InputError(f"dataset.path: {path}: no such file or folder")
     if path.suffix not in READERS:
-        raise InputError(f"dataset.path: {path}: expected {_or(READERS)}")
+        raise InputError(f"dataset.path: {path}: expected {either(READERS)}")
     return path
 
 
@@ -102,7 +103,7 @@ def _split_files(directory: Path) -> dict[str, list[Path]]:
             f"rename it to one of {', '.join(SPLITS)}, or name one file: dataset.path={file}"
         )
     if "train" in missing:
-        wanted = _or(f"train{suffix}" for suffix in READERS)
+        wanted = either(f"train{suffix}" for suffix in READERS)
         raise InputError(f"dataset.path: {directory} lacks {wanted}")
     for name in SPLITS:
         _check_whole(splits.get(name, []))
@@ -142,11 +143,6 @@ def _check_whole(paths: list[Path]) -> None:
         if len(of_number) > 1:
             names = " and ".join(path.name for path in of_number)
             raise InputError(f"dataset.path: {first.parent} has both {names}")
-
-
-def _or(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}"
 
 
 def backbone(source: Path, directory: Path) -> Provenance:

@@ -146,8 +146,9 @@ def test_the_token_is_sent_and_never_printed(download, server):
     assert "hf_secret" not in done.stdout + done.stderr
 
 
-def test_a_token_that_cannot_be_sent_is_not_printed(download):
-    done = download(HF_TOKEN="hf_\fsecret")
+@pytest.mark.parametrize("name", [source.DATASET, "somebody/reviews"])
+def test_a_token_that_cannot_be_sent_is_not_printed(download, name):
+    done = download(section={"hub": name}, HF_TOKEN="hf_\fsecret")
     assert fails_with(done, "the token (HF_TOKEN) has a character that no token has")
     assert "secret" not in done.stdout + done.stderr
 
