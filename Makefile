@@ -1,11 +1,11 @@
-# make help lists the targets. All of them use the virtual environment in .venv, made when missing.
+# make help lists the targets. They use the virtual environment in .venv, which is made if missing.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Of the engines in docs/scale.md, which are tried: make test-engines ENGINES=ray
+# The engines of docs/scale.md to test; one alone: make test-engines ENGINES=ray
 ENGINES ?= ray spark
-# The tests that run at a time. Each worker has one thread, so two occupy two cores.
+# The number of test processes. Each has one thread, so two occupy two cores.
 WORKERS ?= 2
 AT_ONCE := -n $(WORKERS) --dist loadfile
 # dvc.yaml says "python": let it be that of the virtual environment.
@@ -27,10 +27,10 @@ repro: $(VENV)/runtime.done ## run what changed since the last time, and show th
 demo: $(VENV)/runtime.done ## show the pipeline on 64 reviews per split, apart from your results
 	@python -m commands.demo
 
-verify: $(VENV)/runtime.done ## compute the committed scores anew, apart from your results, and compare
+verify: $(VENV)/runtime.done ## recompute the committed scores, apart from your results, and compare
 	@python -m commands.verify $(ARGS)
 
-test: $(VENV)/dev.done ## run all tests, and what depends on the precision in the other one too
+test: $(VENV)/dev.done ## run all tests, those that depend on the precision in the other one too
 	pytest $(or $(ARGS),$(AT_ONCE))
 	$(if $(ARGS),,AUTO_PRECISION=$$(python -m tests.other_precision) pytest $(AT_ONCE) -m precision)
 
@@ -46,7 +46,7 @@ test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py
 
-mutants: $(VENV)/dev.done ## change the code that keeps outputs, spot by spot: tests must notice
+mutants: $(VENV)/dev.done ## mutate the code that keeps outputs from being lost: tests must notice
 	python tests/mutants.py $(ARGS)
 
 lint: $(VENV)/actionlint.done ## check style, format, types, security and the workflow
@@ -57,17 +57,17 @@ lint: $(VENV)/actionlint.done ## check style, format, types, security and the wo
 	bandit --quiet --configfile pyproject.toml --recursive stages commands
 	@if command -v actionlint > /dev/null; then echo actionlint; actionlint; else $(NO_ACTIONLINT); fi
 
-audit: $(VENV)/dev.done ## look for known vulnerabilities of what requirements.txt pins
+audit: $(VENV)/dev.done ## look for known vulnerabilities in what requirements.txt pins
 	uvx pip-audit --disable-pip --no-deps --requirement requirements.txt
 
-soak: $(VENV)/dev.done ## kill the pipeline at N random moments; survived/tried
+soak: $(VENV)/dev.done ## kill the pipeline at N random moments, and print survived/tried
 	python tests/soak.py $(or $(N),20)
 
 bench: $(VENV)/dev.done ## time the stages against the tutorials' way: metrics/bench.md
 	dvc repro download
 	python -m bench $(ARGS)
 
-format: $(VENV)/dev.done ## mend style and format
+format: $(VENV)/dev.done ## fix style and format
 	ruff check --fix .
 	ruff format .
 
@@ -77,7 +77,7 @@ lock: $(VENV)/dev.done ## pin requirements*.txt anew from requirements*.in
 	uv pip compile -q --upgrade $(LOCK) requirements-engines.in -o requirements-engines.txt
 	uv pip compile -q --upgrade $(LOCK) requirements-actionlint.in -o requirements-actionlint.txt
 
-clean: ## delete the virtual environment and temporary files, no data
+clean: ## delete the virtual environments and temporary files, but no data
 	rm -rf $(VENV) .venv-engines tmp .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/runtime.done: requirements.txt
@@ -91,7 +91,7 @@ $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# What .venv has is seen from there: torch is not installed twice. DVC does not walk through it.
+# This environment also sees the packages of .venv: torch is not installed twice. DVC ignores it.
 .venv-engines/%.done: $(VENV)/dev.done requirements-engines.txt
 	$(BIN)/python -m venv --without-pip .venv-engines
 	echo '*' > .venv-engines/.dvcignore
@@ -104,7 +104,7 @@ $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
 PACKAGE_ray := ray[data]
 PACKAGE_spark := pyspark
 
-# Tried once: where it cannot be had, lint goes on without it, unless REQUIRE_ACTIONLINT is set.
+# Tried once: if it cannot be installed, lint goes on without it, unless REQUIRE_ACTIONLINT is set.
 $(VENV)/actionlint.done: $(VENV)/dev.done requirements-actionlint.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		-r requirements-actionlint.txt 2> $(VENV)/actionlint.log || true
@@ -113,8 +113,8 @@ $(VENV)/actionlint.done: $(VENV)/dev.done requirements-actionlint.txt
 NO_ACTIONLINT := echo "warning: no actionlint, the workflow is not checked: see $(VENV)/actionlint.log" >&2; \
 	[ -z "$$REQUIRE_ACTIONLINT" ]
 
-# One version for every Python from 3.10, so that results do not depend on it. What torch needs of
-# CUDA is pinned by torch itself, and not installed where its CPU build is.
+# One version for every Python from 3.10, so that results do not depend on it. The CUDA packages are
+# pinned by torch itself, and are not installed with its CPU build.
 LOCK := --universal --python-version 3.10 --fork-strategy fewest --no-header --no-annotate \
 	$(addprefix --no-emit-package ,cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas \
 	nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft \
