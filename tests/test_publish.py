@@ -387,7 +387,7 @@ def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
     [
         ("alice/x", None, {"HF_TOKEN": ""}, ["no token: log in (hf auth login) or set HF_TOKEN"]),
         ("alice/x", None, {"HF_TOKEN": "hf_old"}, ["the Hub answered 401", "Invalid credentials"]),
-        ("alice/x", None, {"HF_TOKEN": "hf_\f"}, ["alice/x: the Hub's client cannot ask"]),
+        ("alice/x", None, {"HF_TOKEN": "hf_\fx"}, ["alice/x: the Hub's client cannot ask"]),
         (
             "bob/x",
             None,
