@@ -1,1 +1,1 @@
-"""Commands that users run alongside the pipeline; each module says how."""
+"""Commands that users run alongside the pipeline, and what these commands share."""

@@ -37,7 +37,6 @@ from stages.lib.core.errors import InputError
 from stages.lib.core.paths import BACKBONE, CARDS, METRICS, MODELS
 from stages.lib.models import card as cards
 from stages.lib.models import registry
-from stages.lib.models.card import WHAT
 from stages.lib.report import seeds
 from stages.lib.sources import hub
 
@@ -178,7 +177,7 @@ def prepare(name: str, repository: str, folder: Path) -> None:
         )
         merge(directory, folder)
         kind = "classifier"
-        card.text = card.text.replace(WHAT["adapter"], MERGED)
+        card.text = card.text.replace(cards.WHAT["adapter"], MERGED)
         card.data["library_name"] = "transformers"
         card.data["tags"] = [tag for tag in card.data["tags"] if tag != "transformers"]
         if card.data.get("base_model_relation"):

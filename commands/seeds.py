@@ -188,12 +188,6 @@ def save(experiments: list[Json], locks: list[Json]) -> None:
     here = metrics.read(METRICS / "download.json", Download)
     lock_here = declarations.read_yaml("dvc.lock")["stages"]
     current = {name: identity[0] for name, identity in identities(lock_here, here).items()}
-    known = {run.model for run in collection.read()} & set(registry.names())
-    if stale := sorted(known - current.keys()):
-        raise InputError(
-            f"dvc.lock: {', '.join(stale)}: not up to date, so that the runs collected before "
-            "would be lost: run 'dvc repro' first"
-        )
     collected: list[Run] = []
     outdated: set[str] = set()
     for experiment, lock in zip(experiments, locks, strict=True):
@@ -211,8 +205,14 @@ def save(experiments: list[Json], locks: list[Json]) -> None:
 
 def write(collected: list[Run], current: dict[str, str], others: set[str]) -> None:
     """Write metrics/seeds.json, and say what it has now; `others` are models with runs that do not
-    count."""
+    count. Raises InputError if dvc.lock does not say which runs of a model count."""
     before = collection.read()
+    known = {run.model for run in before} & set(registry.names())
+    if stale := sorted(known - current.keys()):
+        raise InputError(
+            f"dvc.lock: {', '.join(stale)}: not up to date, so that the runs collected before "
+            "would be lost: run 'dvc repro' first"
+        )
     merged = merge(before, collected, current)
     collection.write(merged)
     removed = {run.model for run in before if run.fingerprint != current.get(run.model)}
