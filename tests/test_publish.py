@@ -325,6 +325,19 @@ def test_files_that_were_not_published_from_here_are_not_deleted(ran, server):
     assert uploads(server) == []
 
 
+def test_a_commit_of_somebody_else_in_between_is_not_overwritten(ran, server):
+    def overtake(handler):
+        folder = server.new_folder()
+        (folder / "notes.json").write_text("{}")
+        server.repositories["model", "alice/head"] = "1" * 40, folder
+        return False
+
+    server.faults["preupload"] = overtake
+    done = run(ran, server, "finetune-head", "alice/head")
+    assert fails_with(done, "alice/head: the Hub answered 412")
+    assert files(server, "alice/head") == {"notes.json": b"{}"}
+
+
 def test_a_private_repository_is_nobody_elses(ran, server):
     succeeds(run(ran, server, "finetune-head", "alice/head", "--private"))
     assert ("model", "alice/head") in server.private
@@ -449,6 +462,11 @@ def test_what_is_not_here_or_not_of_the_last_run_is_named(dry, after):
     assert "data/cards/finetune-full.md is not here: 'dvc repro cards'" in dry("finetune-full")
     Path("dvc.lock").unlink()
     assert "dvc.lock: no such file here; run from the project's root" in dry("svm")
+
+
+def test_what_dvc_refuses_is_one_line(dry):
+    Path("dvc.yaml").write_text(Path("dvc.yaml").read_text() + "nonsense: 1\n")
+    assert "dvc.yaml" in dry("svm")
 
 
 def test_a_card_of_another_training_is_not_published(dry, after):
