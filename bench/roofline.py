@@ -2,9 +2,9 @@
 
     python -m bench.roofline {fp32,bf16,fp16}
 
-Run it in a project with data/tokenized and data/backbone. The steps use the same parts as the
+Run it in a project with data/tokenized and data/backbone. The steps run the code of the
 stages; FLOPs are counted by PyTorch's own counter and include padding. `useful` is the share of
-tokens that are not padding. One line of JSON goes to standard output.
+the tokens of whole batches that are not padding. One line of JSON goes to standard output.
 """
 
 import json
@@ -21,7 +21,8 @@ from stages import lora
 from stages.lib.core import declarations, manifest, paths
 from stages.lib.encoder import batches, first_token, precision, tokens
 from stages.lib.schema import params
-from stages.lib.training import classifier, dropout, narrow
+from stages.lib.training import classifier, narrow
+from stages.lib.training.steps import TrainingSteps
 
 STEPS = 12
 WARMUP = 3
@@ -128,27 +129,11 @@ def main(float_format: str) -> None:
         ("lora", lambda model: lora.adapt(model, settings.lora)),
     ):
         torch.manual_seed(0)
-        trained = adapt(classifier.create(manifest.read(paths.TOKENIZED)["labels"])).to(device)
-        first_token.keep_first(trained)
-        if device.type == "cpu":
-            dropout.make_cheap(trained)
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in trained.parameters() if parameter.requires_grad],
-            lr=1e-5,
-            fused=True,
-        )
-        trained.train()
-
-        def step(batch: dict[str, torch.Tensor]) -> None:
-            with torch.autocast(device.type, dtype, enabled=float_format != "fp32"):
-                loss = trained(**batch).loss  # noqa: B023
-            loss.backward()
-            optimizer.step()  # noqa: B023
-            optimizer.zero_grad()  # noqa: B023
-
+        trained = adapt(classifier.create(manifest.read(paths.TOKENIZED)["labels"]))
+        steps = TrainingSteps(trained, float_format)
         sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
         with narrow.narrowed(trained, float_format):
-            results[name] = achieved(step, padded(split, iter(sampler), multiple))
+            results[name] = achieved(steps.take, padded(split, iter(sampler), multiple))
     peak = matmul_peak(dtype)
     print(
         json.dumps(

@@ -98,65 +98,28 @@ def training_costs(kind: str, asked: str, seed: int) -> Steps | MixedSteps | Not
 def allocated_memory(float_format: str, seed: int) -> AllocatedMemory:
     """Measure what PyTorch allocates for a step of full fine-tuning and of LoRA, each in MB.
 
-    `float_format` is fp32, bf16 or fp16. The batch has the LONGEST longest training reviews, whose
-    step needs the most.
+    `float_format` is fp32, bf16 or fp16. The batch has the LONGEST longest training reviews. The
+    activations are those of its largest part.
     """
     import numpy as np
     from transformers import set_seed
 
     from stages.lib.encoder import tokens
-    from stages.lib.training import classifier
+    from stages.lib.training import classifier, narrow
+    from stages.lib.training.steps import TrainingSteps
 
     train = tokens.load("train")
     rows = [train[int(row)] for row in np.argsort(train.lengths, kind="stable")[-LONGEST:]]
+
+    def allocation(model: Any) -> Allocation:
+        steps = TrainingSteps(model, float_format)
+        with narrow.narrowed(model, float_format):
+            return steps.allocation(steps.batch(rows))
+
     set_seed(seed)
-    full = _allocated(classifier.create(manifest.read(TOKENIZED)["labels"]), rows, float_format)
-    adapter = _allocated(_with_adapters(COMPARED, is_trainable=True), rows, float_format)
+    full = allocation(classifier.create(manifest.read(TOKENIZED)["labels"]))
+    adapter = allocation(_with_adapters(COMPARED, is_trainable=True))
     return {"precision": float_format, "reviews": len(rows), "full": full, "lora": adapter}
-
-
-def _allocated(model: Any, rows: list[Any], float_format: str) -> Allocation:
-    """Measure a step of `model`, which runs as in training, on these rows of a split."""
-    import torch
-
-    from stages.lib.encoder import first_token, precision, tokens
-    from stages.lib.training import dropout, narrow, precision_benchmark
-
-    device = precision.device()
-    model.to(device).train()
-    first_token.keep_first(model)
-    if device.type == "cpu":
-        dropout.make_cheap(model)
-    collate = tokens.Collator(model.config.pad_token_id, precision.multiple(float_format))
-    batch = {name: tensor.to(device) for name, tensor in collate(rows).items()}
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, fused=True)
-
-    def forward() -> torch.Tensor:
-        with torch.autocast(
-            device.type, precision.DTYPES[float_format], enabled=float_format != "fp32"
-        ):
-            return model(**batch).loss
-
-    with narrow.narrowed(model, float_format):
-        saved = precision_benchmark.saved_bytes(model, forward)
-        forward().backward()
-        gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-        optimizer.step()
-        states = [
-            value
-            for state in optimizer.state.values()
-            for value in state.values()
-            if torch.is_tensor(value)
-        ]
-        weights = sum(parameter.nbytes for parameter in model.parameters())
-    return {
-        "weights_mb": round(weights / 1e6, 1),
-        "gradients_and_optimizer_mb": round(
-            sum(tensor.nbytes for tensor in [*gradients, *states]) / 1e6, 1
-        ),
-        "saved_activations_mb": round(saved / 1e6, 1),
-    }
 
 
 def merging(test: "Tokens") -> Merge:

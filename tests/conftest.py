@@ -278,7 +278,7 @@ def embedded(tmp_path_factory) -> Project:
     def make(directory: Path) -> None:
         project = Project(directory / "project")
         project.set(source="pypi", dataset__subset=64)
-        done = project.dvc("repro", TESTS_COLD="1")
+        done = project.dvc("repro")
         (directory / "printed").write_text(done.stdout)
 
     made = once(tmp_path_factory, "embedded", make)

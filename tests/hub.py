@@ -1,7 +1,9 @@
 """A small server for the part of the Hugging Face Hub's protocol that its client needs."""
 
+import atexit
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -43,7 +45,9 @@ class Hub:
         self.objects: dict[str, bytes] = {}
         self.commits: list[dict[str, Any]] = []
         self._folder = tempfile.TemporaryDirectory()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        shutil.rmtree(home())
+        home().mkdir()
+        self._server = listen()
         self._server.hub = self
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -58,6 +62,40 @@ class Hub:
 
     def new_folder(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self._folder.name))
+
+
+# The ports of earlier servers, which the next ones have if they are free.
+PORTS: list[int] = []
+
+
+def listen() -> ThreadingHTTPServer:
+    for port in [*PORTS, 0]:
+        with contextlib.suppress(OSError):
+            server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+            break
+    if port == 0:
+        PORTS.append(server.server_port)
+    return server
+
+
+def environment(server: Hub, **changes: str) -> dict[str, str]:
+    """The variables of a client of `server`, which has nothing in its cache before a test.
+
+    They are the same again for the next test, so programs start warm (tests/warm.py).
+    """
+    return {
+        "HF_ENDPOINT": server.url,
+        "HF_HOME": str(home()),
+        "HF_HUB_OFFLINE": "0",
+        "NO_PROXY": "127.0.0.1",
+    } | changes
+
+
+@functools.cache
+def home() -> Path:
+    directory = tempfile.mkdtemp(prefix="hub")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_families import make_miniature
 
 from stages.lib.core.errors import InputError
 from stages.lib.models import prediction
@@ -63,6 +64,21 @@ def test_a_model_of_one_label_is_refused(miniature, model):
     one = AutoModelForSequenceClassification.from_pretrained(miniature, num_labels=1)
     one.save_pretrained(model)
     assert "it has one label" in line(model)
+
+
+def test_a_text_longer_than_all_positions_is_truncated(tmp_path, monkeypatch):
+    """The positions of RoBERTa start after the padding id."""
+    from transformers import AutoModelForSequenceClassification
+
+    (tmp_path / "made").mkdir()
+    directory = make_miniature("roberta", tmp_path / "made")
+    AutoModelForSequenceClassification.from_pretrained(directory).save_pretrained(directory)
+    config = directory / "tokenizer_config.json"
+    kept = {k: v for k, v in json.loads(config.read_text()).items() if k != "model_max_length"}
+    config.write_text(json.dumps(kept))
+    monkeypatch.chdir(tmp_path)
+    model = prediction.load(directory, "fp32")
+    assert model.probabilities(["a great film " * 200]).shape == (1, 2)
 
 
 def test_weights_that_are_no_numbers_are_named(model):

@@ -68,25 +68,15 @@ def server():
     server.close()
 
 
-def environment(server, home: Path, **changes: str) -> dict[str, str]:
-    return {
-        "HF_ENDPOINT": server.url,
-        "HF_HOME": str(home),
-        "HF_TOKEN": "hf_alice",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-    } | changes
+def environment(server, **changes: str) -> dict[str, str]:
+    alice = {"HF_TOKEN": "hf_alice", "HF_HUB_DISABLE_XET": "1"}
+    return hub.environment(server, **alice | changes)
 
 
 def run(project: Project, server, *args: str, **changes: str) -> subprocess.CompletedProcess:
     """The command, as alice."""
-    home = project.path.parent / "home"
-    return project.run(
-        *("python", "-m", "commands.publish", *args),
-        check=False,
-        **environment(server, home, **changes),
-    )
+    command = ("python", "-m", "commands.publish", *args)
+    return project.run(*command, check=False, **environment(server, **changes))
 
 
 def succeeds(done):
@@ -156,7 +146,7 @@ def test_what_is_published_scores_anywhere_what_the_stage_reported(
     done = subprocess.run(
         [sys.executable, "-c", STRANGER, f"alice/{name}", "texts.json"],
         cwd=tmp_path,
-        env=os.environ | environment(shelf, tmp_path / "home", HF_TOKEN=""),
+        env=os.environ | environment(shelf, HF_HOME=str(tmp_path / "home"), HF_TOKEN=""),
         capture_output=True,
         text=True,
         check=False,
@@ -379,7 +369,7 @@ def test_after_a_kill_half_way_only_what_is_missing_is_sent(ran, server):
 
     server.faults["/lfs/"] = wait
     command = [sys.executable, "-m", "commands.publish", "svm", "alice/svm"]
-    env = os.environ | environment(server, ran.path.parent / "home")
+    env = os.environ | environment(server)
     with subprocess.Popen(command, cwd=ran.path, env=env, stderr=subprocess.PIPE) as process:
         assert arrived.wait(LONG)
         while svm not in server.objects:

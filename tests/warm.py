@@ -6,8 +6,8 @@ hundreds of stages. Here, a server imports them once; `run` has it fork, and the
 run the code of the project in their directory: the server has imported third-party libraries only.
 
 Real interpreters are started where a test needs a shell, a launcher, a process group or a signal,
-or sets a variable that a library reads while it is imported; for the project on real reviews
-(`embedded`); and everywhere if the variable TESTS_COLD is set, or the system is not Linux.
+or sets a variable that a library reads while it is imported; where the whole pipeline is killed
+(tests/soak.py); and everywhere if the variable TESTS_COLD is set, or the system is not Linux.
 """
 
 import atexit
@@ -27,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,10 +57,13 @@ OF_THE_HUB = (
 # Variables that no library reads while it is imported. After a change of another one, a program
 # starts in an interpreter of its own.
 HARMLESS = re.compile(
-    r"AUTO_PRECISION|COLUMNS|DVC_\w+|GIT_\w+|KMP_\w+|OLDPWD|PATH|PIP_\w+|PWD|PYTEST_\w+|SHLVL|"
-    r"TORCHINDUCTOR_\w+|_"
+    r"AUTO_PRECISION|COLUMNS|DVC_\w+|GIT_\w+|HF_TOKEN|KMP_\w+|LOCAL_RANK|OLDPWD|PATH|PIP_\w+|"
+    r"PMI_\w+|PWD|PYTEST_\w+|RANK|SHLVL|TORCHINDUCTOR_\w+|WORLD_SIZE|_"
 )
 HUBS = re.compile(r"HF_\w+|NO_PROXY|TMPDIR")
+# Those that differ from ENVIRONMENT, None if missing; and how often they were asked for.
+Variables = frozenset[tuple[str, str | None]]
+ASKED: Counter[Variables] = Counter()
 # Of a stage in dvc.yaml, unless a launcher other than Python starts it.
 PROGRAM = re.compile(r"python -m ([\w.]+)((?: [\w.-]+)*)")
 
@@ -67,7 +71,7 @@ PROGRAM = re.compile(r"python -m ([\w.]+)((?: [\w.-]+)*)")
 class Server:
     """The process that forks, as the tests see it."""
 
-    def __init__(self, libraries: Sequence[str]) -> None:
+    def __init__(self, libraries: Sequence[str], variables: Variables) -> None:
         # A path of a socket is short, shorter than pytest's directories may be.
         self._directory = tempfile.TemporaryDirectory(prefix="warm")
         self._address = f"{self._directory.name}/socket"
@@ -76,7 +80,7 @@ class Server:
             [sys.executable, __file__, self._address, *libraries],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=ENVIRONMENT,
+            env={k: v for k, v in {**ENVIRONMENT, **dict(variables)}.items() if v is not None},
             cwd=self._directory.name,
         )
         assert self._process.stdout
@@ -112,8 +116,19 @@ def run(
     changed = changes(ENVIRONMENT, env)
     if not is_ours or is_cold or not all(map(HUBS.fullmatch, changed)):
         return run_cold(command, cwd, env)
-    warm = server(LIBRARIES if changed else LIBRARIES + OF_THE_HUB)
+    warm = server_for(frozenset((name, env.get(name)) for name in changed))
     return warm.run(command, cwd, env) if warm.ready else run_cold(command, cwd, env)
+
+
+def server_for(variables: Variables) -> Server:
+    """Return a server that imported the client of the Hub with these variables, if they come again.
+
+    Otherwise, return one that has not imported it.
+    """
+    ASKED[variables] += 1
+    if variables and ASKED[variables] == 1:
+        return server(LIBRARIES, frozenset())
+    return server(LIBRARIES + OF_THE_HUB, variables)
 
 
 def run_cold(
@@ -123,8 +138,8 @@ def run_cold(
 
 
 @functools.cache
-def server(libraries: Sequence[str]) -> Server:
-    started = Server(libraries)
+def server(libraries: Sequence[str], variables: Variables) -> Server:
+    started = Server(libraries, variables)
     atexit.register(started.close)
     return started
 

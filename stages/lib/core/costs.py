@@ -88,7 +88,7 @@ class NotMeasured(TypedDict):
 
 
 class Allocation(TypedDict):
-    """What PyTorch allocates for a step of training.
+    """What PyTorch allocates for a step of training: activations for one part of the batch.
 
     {"weights_mb": 90.9, "gradients_and_optimizer_mb": 272.6, "saved_activations_mb": 273.9}
     """

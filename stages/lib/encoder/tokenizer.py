@@ -2,9 +2,21 @@
 
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from stages.lib.core.errors import InputError
+
+# Types of models whose positions start after the padding id; all with "roberta" in their names do.
+AFTER_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "ibert",
+    "lilt",
+    "longformer",
+    "luke",
+    "mpnet",
+    "xmod",
+)
 
 
 def check_present(directory: Path) -> None:
@@ -38,9 +50,11 @@ def load(directory: Path) -> PreTrainedTokenizerBase:
 
 def longest(tokenizer: PreTrainedTokenizerBase, directory: Path) -> int:
     """Return the maximum number of tokens that the backbone in `directory` accepts."""
-    config = AutoConfig.from_pretrained(directory)
-    positions = config.max_position_embeddings
-    if config.model_type == "roberta":
-        # RoBERTa's positions start after the padding id.
-        positions -= config.pad_token_id + 1
-    return min(positions, tokenizer.model_max_length)
+    return min(positions(AutoConfig.from_pretrained(directory)), tokenizer.model_max_length)
+
+
+def positions(config: PreTrainedConfig) -> int:
+    """Return the number of tokens for which a model has position embeddings."""
+    count: int = config.max_position_embeddings
+    after_padding = "roberta" in config.model_type or config.model_type in AFTER_PADDING
+    return count - (config.pad_token_id + 1 if after_padding else 0)

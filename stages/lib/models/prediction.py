@@ -16,6 +16,7 @@ from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -24,6 +25,7 @@ from stages.lib.core import manifest
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import BACKBONE
 from stages.lib.encoder import first_token, inference, precision
+from stages.lib.encoder import tokenizer as tokenizers
 from stages.lib.models import registry
 from stages.lib.vectors import linear
 
@@ -140,11 +142,16 @@ def _of_logits(directory: Path, network: PreTrainedModel | PeftModel) -> Model:
     return Model(
         labels,
         tokenizer,
-        min(tokenizer.model_max_length, getattr(network.config, "max_position_embeddings", MOST)),
+        min(tokenizer.model_max_length, _positions(network.config)),
         network,
         part=lambda output: output.logits,
         finish=lambda logits: torch.from_numpy(logits).softmax(-1).numpy(),
     )
+
+
+def _positions(config: PreTrainedConfig) -> int:
+    has_positions = hasattr(config, "max_position_embeddings")
+    return tokenizers.positions(config) if has_positions else MOST
 
 
 def _labels(directory: Path) -> Sequence[str] | None:

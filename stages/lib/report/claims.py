@@ -160,7 +160,8 @@ def tensors(costs: ClaimsCosts) -> str:
         f"{plural(allocated['reviews'], 'longest review')} in {allocated['precision']} on "
         f"{escape(costs['device'])}, take {_against(_total(lora), _total(full))}: gradients and "
         f"optimizer states {kept}, activations for the backward pass {saved}, and weights "
-        f"{weights}. {reason}. Whatever else is in a peak is temporary, or belongs to libraries "
+        f"{weights}. The activations are those of the largest part of the reviews that is computed "
+        f"at a time. {reason}. Whatever else is in a peak is temporary, or belongs to libraries "
         "and their caches."
     )
 

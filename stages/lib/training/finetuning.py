@@ -1,6 +1,7 @@
 """Training on token ids, predicting and saving, shared by finetune-full and the LoRA models."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,7 @@ from stages.lib.core import costs, manifest, outputs, predictions
 from stages.lib.core.paths import BACKBONE, MODELS, SPLITS, TOKENIZED
 from stages.lib.encoder import first_token, inference, precision, processes, tokens
 from stages.lib.schema.params import Params, Training
-from stages.lib.training import checkpoints, classifier, dropout, narrow, trainer
+from stages.lib.training import checkpoints, classifier, dropout, narrow, parts, trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -34,8 +35,7 @@ def run(
     set_seed(common.seed)
     model = adapt(classifier.create(data["labels"]))
     first_token.keep_first(model)
-    if precision.device().type == "cpu":
-        dropout.make_cheap(model)
+    dropout.make_cheap(model)
     multiple = precision.multiple(float_format)
 
     def logits(split: str, multiple: int = 1) -> np.ndarray:
@@ -61,6 +61,7 @@ def run(
             collate=tokens.Collator(
                 model.config.pad_token_id, multiple, int(splits["train"].lengths.max())
             ),
+            split=partial(parts.split, multiple=multiple),
         )
     results = {
         # Predictions are computed in float32, as a user of the saved model would compute them.

@@ -27,22 +27,31 @@ from stages.lib.encoder import batches, precision, processes
 from stages.lib.schema.params import Training
 from stages.lib.training import checkpoints
 from stages.lib.training.curves import Curves
+from stages.lib.training.parts import Batch
 
 # The label of a review that the Trainer and PyTorch ignore in the loss.
 IGNORED = -100
 
 
 class BatchTrainer(Trainer):
-    """A Trainer that trains on this process's share of each batch and evaluates with `score`."""
+    """A Trainer that trains on this process's share of each batch and evaluates with `score`.
+
+    `split` divides a share into parts, for which gradients are computed in turn.
+    """
 
     train_dataset: Dataset
 
     def __init__(
-        self, *, share: batches.Share, score: Callable[[], dict[str, float]], **kwargs: Any
+        self,
+        *,
+        share: batches.Share,
+        split: Callable[[Batch], list[Batch]],
+        score: Callable[[], dict[str, float]],
+        **kwargs: Any,
     ) -> None:
         # The Trainer requires an evaluation dataset, although `evaluate` does not use it.
         super().__init__(compute_loss_func=_loss, eval_dataset=(), **kwargs)
-        self._share, self._score = share, score
+        self._share, self._split, self._score = share, split, score
 
     def get_train_dataloader(self) -> DataLoader:
         loader = DataLoader(
@@ -58,12 +67,25 @@ class BatchTrainer(Trainer):
             loader, self.args.device, num_processes=1, process_index=0, put_on_device=True
         )
 
-    def _collate(self, rows: list[Any]) -> dict[str, torch.Tensor]:
+    def _collate(self, rows: list[Any]) -> Batch:
         batch = self.data_collator(rows or [self.train_dataset[0]])
         if not rows:
             # A process without rows in a small batch still has to take part in the step.
             batch["labels"].fill_(IGNORED)
         return batch
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: Batch,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Add up the gradients of the parts of a batch, which processes exchange once."""
+        step = super().training_step
+        *first, last = self._split(inputs)
+        with self.accelerator.no_sync(model):
+            losses = [step(model, part, num_items_in_batch) for part in first]
+        return sum(losses, step(model, last, num_items_in_batch))
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         metrics = {f"eval_{name}": value for name, value in self._score().items()}
@@ -155,14 +177,16 @@ def train(
     seed: int,
     float_format: str,
     inputs: list[Path],
-    collate: Callable[[list[Any]], dict[str, torch.Tensor]],
+    collate: Callable[[list[Any]], Batch],
+    split: Callable[[Batch], list[Batch]] = lambda batch: [batch],
 ) -> float:
     """Train `model` in place, keep the best epoch by validation accuracy, and return the seconds.
 
     `model` takes the batches that `collate` makes from `rows` and returns logits [rows, labels];
-    `lengths` are the numbers of tokens of the rows. `logits` returns the logits of the validation
-    reviews, and `labels` are their true labels. An epoch is `passes` passes over the rows.
-    `float_format` is a result of `precision.resolve`.
+    `split` divides a batch into the parts that the memory should hold at a time, and `lengths` are
+    the numbers of tokens of the rows. `logits` returns the logits of the validation reviews, and
+    `labels` are their true labels. An epoch is `passes` passes over the rows. `float_format` is a
+    result of `precision.resolve`.
 
     Training resumes from the last checkpoint of a killed run with the same code, settings, seed,
     device type, number of threads and processes, and `inputs` (files or directories). The caller
@@ -223,6 +247,7 @@ def train(
         args=arguments,
         train_dataset=rows,
         share=batches.Share(whole, here.process_index, count),
+        split=split,
         score=lambda: _scores(logits(), labels),
         data_collator=collate,
         callbacks=[StopOnDivergence(), clock, *shown],

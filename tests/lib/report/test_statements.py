@@ -606,10 +606,11 @@ def test_why_adapters_save_little_memory_follows_from_the_tensors_of_a_step(of):
         "The tensors of one step, LoRA against full fine-tuning, on the 32 longest reviews in bf16 "
         f"on cpu, 2 threads, take 313 MB against 660 MB ({minus}53%): gradients and optimizer "
         f"states 3 MB against 270 MB ({minus}99%), activations for the backward pass 240 MB "
-        f"against 300 MB ({minus}20%), and weights 70 MB against 90 MB ({minus}22%). Adapters save "
-        "gradients and optimizer states, but not most of the activations, which are 77% of the "
-        "tensors of LoRA. Whatever else is in a peak is temporary, or belongs to libraries and "
-        "their caches."
+        f"against 300 MB ({minus}20%), and weights 70 MB against 90 MB ({minus}22%). The "
+        "activations are those of the largest part of the reviews that is computed at a time. "
+        "Adapters save gradients and optimizer states, but not most of the activations, which are "
+        "77% of the tensors of LoRA. Whatever else is in a peak is temporary, or belongs to "
+        "libraries and their caches."
     )
     allocated = experiment.MIXED["allocated"]
     few = allocated["lora"] | {"saved_activations_mb": 140.0}

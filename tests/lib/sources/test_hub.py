@@ -58,12 +58,7 @@ def download(project, server, tmp_path):
     def run(which="hub", section=None, **env):
         changes = {f"dataset__{key}": value for key, value in (section or {}).items()}
         project.set(source=which, **changes)
-        env = {
-            "HF_ENDPOINT": server.url,
-            "HF_HOME": str(tmp_path / "cache"),
-            "HF_HUB_OFFLINE": "0",
-            "NO_PROXY": "127.0.0.1",
-        } | env
+        env = hub.environment(server, **env)
         return project.run("python", "-m", "stages.download", check=False, **env)
 
     return run
@@ -487,8 +482,7 @@ def test_what_another_dataset_lacks_is_named(project, server, films, tmp_path):
         "\n    try: hub.reviews(params.Dataset(**section)); print('no error')"
         "\n    except errors.InputError as error: print(error)"
     )
-    env = {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
-    done = project.run("python", "-c", code, json.dumps(sections), NO_PROXY="127.0.0.1", **env)
+    done = project.run("python", "-c", code, json.dumps(sections), **hub.environment(server))
     for line, part in zip(done.stdout.splitlines(), expected.values(), strict=True):
         assert part in line
 

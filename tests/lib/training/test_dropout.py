@@ -45,6 +45,38 @@ def test_gradients_pass_where_elements_are_kept():
     assert torch.allclose(x.grad, (result != 0) / 0.6)
 
 
+def test_the_product_with_dropped_weights_has_the_gradients_of_its_formula():
+    weights = torch.randn(2, 3, 5, 7, requires_grad=True)
+    values = torch.randn(2, 3, 7, 4, requires_grad=True)
+    torch.manual_seed(0)
+    product = dropout._DroppedProduct.apply(weights, values, 0.4)
+    torch.manual_seed(0)
+    expected = dropout.dropout(weights, 0.4) @ values
+    assert torch.equal(product, expected)
+    upstream = torch.randn_like(product)
+    found = torch.autograd.grad(product, (weights, values), upstream)
+    for one, other in zip(
+        found, torch.autograd.grad(expected, (weights, values), upstream), strict=True
+    ):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def saved(compute, *given):
+    """Count the bytes saved for the backward pass beyond what is given."""
+    tensors = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: tensors.append(x) or x, lambda x: x):
+        compute(*given, 0.4)
+    known = {tensor.data_ptr() for tensor in given}
+    return sum(tensor.nbytes for tensor in tensors if tensor.data_ptr() not in known)
+
+
+def test_one_byte_per_element_is_saved_for_the_backward_pass():
+    x = torch.randn(8, 16, requires_grad=True)
+    assert saved(dropout.dropout, x) == 8 * 16
+    values = torch.randn(16, 4, requires_grad=True)
+    assert saved(dropout._DroppedProduct.apply, x, values) == 8 * 16
+
+
 @pytest.fixture
 def pair(miniature):
     models = [AutoModelForSequenceClassification.from_pretrained(miniature) for _ in range(2)]

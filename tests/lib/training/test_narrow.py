@@ -6,7 +6,7 @@ from transformers import AutoModelForSequenceClassification
 
 from stages import lora
 from stages.lib.schema import params
-from stages.lib.training import dropout, narrow, precision_benchmark
+from stages.lib.training import dropout, narrow, steps
 
 BATCH = {
     "input_ids": torch.tensor([[2, 7, 8, 3], [2, 9, 3, 0]]),
@@ -98,7 +98,7 @@ def test_fewer_bytes_are_saved_for_the_backward_pass(miniature):
     model = adapted(miniature)
 
     def saved():
-        return precision_benchmark.saved_bytes(model, lambda: loss(model))
+        return steps.saved_bytes(model, lambda: loss(model))
 
     before = saved()
     with narrow.narrowed(model, "bf16"):
