@@ -56,6 +56,8 @@ os.environ |= {
 os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 os.environ.pop("DVC_STAGE", None)
 
+warm.ENVIRONMENT.update(os.environ)
+
 # A loaded machine is slow, and a test gives the same result each time.
 settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -33,8 +33,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-# Of the server: that of the tests, before one of them changes it.
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+# Of the server: that of the tests. conftest.py sets it when it has set its own variables.
+ENVIRONMENT: dict[str, str] = {}
 LIBRARIES = (
     "PIL.PngImagePlugin", "dulwich.porcelain", "dvc.cli.parser", "dvc.render.convert",
     "dvc.repo.experiments.executor.local", "dvc.repo.experiments.queue.celery", "dvc.repo.plots",
