@@ -58,7 +58,7 @@ def main() -> None:
     console = terminal.console()
     stages = declarations.read_yaml("dvc.yaml")["stages"]
     print(
-        f"Demonstration: {len(stages)} stages on {REVIEWS} reviews per split, two to five minutes "
+        f"Demonstration: {len(stages)} stages on {REVIEWS} reviews per split, two to six minutes "
         "on 2 cores.\nThe first time, up to 0.3 GB are downloaded. The workspace stays as it is.",
         flush=True,
     )
