@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +63,18 @@ settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Undo changes to the environment, after which programs would start cold (tests/warm.py).
+
+    A pipeline of transformers leaves the variable TOKENIZERS_PARALLELISM behind.
+    """
+    yield
+    for name in warm.changes(warm.ENVIRONMENT, os.environ):
+        os.environ.pop(name, None)
+    os.environ |= warm.ENVIRONMENT
 
 
 @pytest.fixture(scope="session")

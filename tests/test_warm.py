@@ -35,3 +35,10 @@ def test_the_client_of_a_hub_is_there_the_second_time_that_its_variables_come(pr
 
 def test_a_variable_that_a_library_may_read_starts_an_interpreter(probe):
     assert probe(OMP_NUM_THREADS="2") == ["False", "False"]
+
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_a_variable_that_a_test_leaves_behind_makes_no_later_one_start_cold(probe, time):
+    assert probe() == ["True", "True"]
+    os.environ["LEFT_BEHIND"] = time
+    assert probe() == ["False", "False"]
