@@ -58,14 +58,16 @@ def forget(project: Project) -> None:
     project.git("checkout", "--", "metrics/seeds.json")
 
 
-def run_and_kill(project: Project, kills: int, longest: float) -> tuple[int, str]:
-    """Run to the end with at most `kills` kills.
+def run_and_kill(
+    project: Project, kills: int, longest: float, stages: tuple[str, ...]
+) -> tuple[int, str]:
+    """Run these stages to the end, or all if there are none, with at most `kills` kills.
 
     Returns the number of kills, and stderr, which is empty if the run succeeded.
     """
     done = 0
     while True:
-        process = start(project)
+        process = start(project, *stages)
         try:
             timeout = random.uniform(0, longest) if done < kills else None
             _, stderr = process.communicate(timeout=timeout)
@@ -76,12 +78,17 @@ def run_and_kill(project: Project, kills: int, longest: float) -> tuple[int, str
         return done, stderr or "failed" if process.returncode else ""
 
 
-def soak(project: Project, expected: dict[str, str], kills: int, longest: float) -> tuple[int, int]:
-    """Return the kills survived and tried, in runs that are killed about five times each."""
+def soak(
+    project: Project, expected: dict[str, str], kills: int, longest: float, *stages: str
+) -> tuple[int, int]:
+    """Return the kills survived and tried, in runs that are killed about five times each.
+
+    The runs are of all stages, or up to `stages`, whose outputs have the hashes `expected`.
+    """
     survived = tried = 0
     while tried < kills:
         forget(project)
-        done, stderr = run_and_kill(project, min(5, kills - tried), longest)
+        done, stderr = run_and_kill(project, min(5, kills - tried), longest, stages)
         tried += done
         same = not stderr and hashes(project) == expected
         survived += done if same else 0

@@ -14,7 +14,7 @@ from conftest import LONG, ROOT
 from test_dag import SCORES, snapshot, stages_run
 from test_docs import BLOCK, commands
 
-from stages.lib.models import registry
+from stages.lib.core import declarations
 
 TWO = "torchrun --nproc_per_node 2"
 # Of curves: bfloat16 has eight bits of precision, and two processes round different sums.
@@ -201,17 +201,24 @@ def test_both_launchers_have_a_line_to_type():
     ]
 
 
-def test_an_experiment_with_torchrun_has_two_processes_in_each_stage(after):
-    launched = [name for name in registry.names() if name != "svm"]
-    done = after.run("bash", "-c", TYPED[0])
-    assert {f"train-{name}" for name in launched} <= set(stages_run(done))
-    were_launched(after, launched, TYPED[0])
+# Every script that a launcher may start runs under one of them.
+@pytest.mark.parametrize(
+    ("typed", "names"),
+    list(zip(TYPED, (["finetune-full", "lora"], ["finetune-head"]), strict=True)),
+    ids=["torchrun", "accelerate"],
+)
+def test_an_experiment_with_a_launcher_has_two_processes_in_each_stage(after, typed, names):
+    done = after.run("bash", "-c", " ".join([typed, "extract-cls-features", *names]))
+    assert {f"train-{name}" for name in names} <= set(stages_run(done))
+    were_launched(after, names, typed)
 
 
-def test_an_experiment_with_accelerate_has_two_processes(after):
-    """In extraction and in one training: stages differ in nothing that a launcher sees."""
-    after.run("bash", "-c", f"{TYPED[1]} finetune-head")
-    were_launched(after, ["finetune-head"], TYPED[1])
+def test_every_stage_that_trains_by_steps_has_the_launcher():
+    stages = declarations.read_yaml(str(ROOT / "dvc.yaml"))["stages"]
+    launched = {name for name, stage in stages.items() if stage["cmd"].startswith("${launch} -m ")}
+    trained = {name for name, stage in stages.items() if "min_steps" in stage.get("params", [])}
+    assert trained >= {"train-finetune-head", "train-finetune-full", "train-lora"}
+    assert launched == {"extract-cls-features"} | trained
 
 
 def were_launched(project, names, line):
