@@ -24,10 +24,10 @@ setup: $(VENV)/runtime.done ## make .venv with what the pipeline needs
 repro: $(VENV)/runtime.done ## run what changed since the last time, and show the results
 	@python -m commands.repro
 
-demo: $(VENV)/runtime.done ## show the pipeline on 64 reviews per split, apart from your results
+demo: $(VENV)/runtime.done ## show the pipeline on 64 reviews per split; your results stay as they are
 	@python -m commands.demo
 
-verify: $(VENV)/runtime.done ## recompute the committed scores, apart from your results, and compare
+verify: $(VENV)/runtime.done ## recompute the committed scores and compare; your results stay as they are
 	@python -m commands.verify $(ARGS)
 
 test: $(VENV)/dev.done ## run all tests, those that depend on the precision in the other one too

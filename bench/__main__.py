@@ -31,8 +31,8 @@ RESULTS = Path("metrics/bench.json")
 REPORT = Path("metrics/bench.md")
 SECTIONS = {
     "embedded": "each stage against the tutorials' way, on the backbone of data/backbone",
-    "all": "on all reviews, the stages that are too quick to time on a part of them",
-    "base": "the same with DistilBERT-base's shapes and random weights",
+    "all": "the stages that are too quick to time on a part of the reviews, on all of them",
+    "base": "the comparisons of embedded, with DistilBERT-base's shapes and random weights",
     "dag": "dvc repro of all models against the sum of the tutorials' way",
     "roofline": "FLOP/s relative to those of a matrix product",
     "precision": "the matrix product in each precision, and whether auto is right",

@@ -38,7 +38,7 @@ def write(machines: dict[str, Any]) -> str:
     letters = dict(zip(ascii_uppercase, machines.values(), strict=False))
     parts = [
         "# Benchmark\n\nWritten by `make bench`; every figure is also in bench.json. "
-        "The letters in the tables are these machines, each with the precision of `auto`:\n\n"
+        "The letters in the tables stand for these machines, each with the precision of `auto`:\n\n"
         + "\n".join(
             f"- {letter}: {machine['device']}, {machine['threads']} threads, "
             f"{machine['precision']}; torch {machine['torch']}, Python {machine['python']}"
@@ -138,8 +138,8 @@ seed on both sides; they agree if their 95% intervals (Wilson) overlap.
 def _dag(_: str, sections: Sections) -> str:
     def say(section: dict[str, Any]) -> str:
         return (
-            f"{_spread(section['ours'])} s against {_spread(section['theirs'])} s, "
-            f"{section['ratio']:g} times as long."
+            f"ours takes {_spread(section['ours'])} s; theirs takes "
+            f"{_spread(section['theirs'])} s, which is {section['ratio']:g} times as long."
         )
 
     return f"""\

@@ -52,7 +52,7 @@ class Project:
         self.run("dvc", "init", "--no-scm", "--quiet")
         self.set("dataset", path=str(reviews))
         self.set("backbone", path=str(backbone))
-        # As many steps as the tutorials' way has on the same reviews.
+        # Training then takes as many steps as the tutorials' way on the same reviews.
         self.set(None, min_steps=1)
 
     def set(self, section: str | None, **values: Any) -> None:
@@ -102,7 +102,7 @@ class Project:
 def sample(directory: Path, sizes: dict[str, int], times: int = 1) -> Path:
     """Write `sizes` reviews of each split (repeated if there are fewer), `times` over.
 
-    In each copy of a review two words are swapped, so that no text occurs twice.
+    In each further copy of a review two words are swapped, so that few texts occur twice.
     """
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)

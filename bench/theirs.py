@@ -1,10 +1,11 @@
-"""References: each step as a user would write it instead, the way the libraries' tutorials teach.
+"""References: each step as a user would write it, following the libraries' tutorials.
 
     python -m bench.theirs {tokenize,pipeline,pipeline-32,head,full,lora} < settings.json
 
 Nothing from the stages is used here. The settings give the data, the backbone, the seed, the batch
-size, the epochs and the learning rate. One line of JSON with seconds, samples and test accuracy
-goes to standard output. The time is that of the work itself, without imports and loading.
+size, the epochs, the learning rate, the weight decay and the warmup. One line of JSON with seconds,
+samples and test accuracy goes to standard output. The time is that of the work itself, without
+imports and loading.
 """
 
 import json

@@ -45,7 +45,7 @@ def worktree(name: str) -> Iterator[Path]:
             programs.output(*git, "add", "--quiet", "--detach", str(tree), "HEAD")
             yield tree / inside
         finally:
-            # Forced twice, git removes what it was interrupted in adding.
+            # With --force twice, git also removes a worktree whose creation was interrupted.
             with _undisturbed():
                 subprocess.run(
                     [*git, "remove", "--force", "--force", str(tree)],

@@ -2,9 +2,9 @@
 
     make demo, or python -m commands.demo
 
-The copy has what git tracks, as it is in the workspace, and shares DVC's cache with it, so that a
-second demonstration takes seconds. The copy is always removed at the end; the report is kept in
-tmp/demo.
+The copy has the files that git tracks and new files in stages, as they are in the workspace. It
+shares DVC's cache with the workspace, so that a second demonstration takes seconds. The copy is
+always removed at the end; the report is kept in tmp/demo.
 """
 
 import argparse
@@ -27,8 +27,8 @@ def copy_project(copy: Path) -> None:
     known = programs.output("git", "ls-files", "-z")
     new = programs.output("git", "ls-files", "-z", "--others", "--exclude-standard", "--", "stages")
     for file in map(Path, filter(None, (known + new).split("\0"))):
-        # Outputs of the whole data have no place in the copy, nor has what DVC knows of them. The
-        # user's own data are read where they are.
+        # Outputs of the whole data and DVC's records of them do not belong in the copy. The user's
+        # own data are read where they are.
         made = any(file.is_relative_to(output) for output in outputs)
         if file.is_file() and not made and file.name != "dvc.lock" and file.suffix != ".dvc":
             (copy / file).parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command's `main` with the errors of a stage, and end it quietly."""
+    """Run a command's `main`, report its errors as those of a stage, and end it quietly."""
     stage.run(lambda: quietly(main))
 
 
@@ -26,7 +26,7 @@ def quietly(main: Callable[[], None]) -> None:
     try:
         main()
         if sys.stdout is not None:
-            # A full disk is one line here; at exit it would be two of Python's.
+            # A full disk gives one line of error here; at exit, Python would print two of its own.
             sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -69,8 +69,8 @@ def arguments() -> argparse.Namespace:
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="fp32",
-        help="the precision to compute in; fp32 (the default) gives the reported probabilities, "
-        "auto is fp16 on CUDA, bf16 on a CPU that supports it, and otherwise fp32",
+        help="the precision to compute in; fp32 (the default) gives the reported probabilities; "
+        "auto is fp16 on CUDA, bf16 on a CPU where it is faster, and otherwise fp32",
     )
     return parser.parse_args()
 
@@ -83,7 +83,8 @@ def main() -> None:
     first = next(chunks, None)
     if first is None:
         raise InputError(f"{args.file or 'standard input'}: no texts in it")
-    # Opened before the model is loaded, so that what cannot be written is known at once.
+    # Open the output before the model is loaded, so that a file that cannot be written is reported
+    # at once.
     with opened(args.output) as write:
         from stages.lib.encoder import precision
         from stages.lib.models import prediction
@@ -111,7 +112,7 @@ def find_model(name: str) -> Path:
 
 
 def check_output(path: Path | None, source: str) -> None:
-    """Raise InputError unless the file can have the predictions of the texts in `source`."""
+    """Raise InputError if the predictions of the texts in `source` cannot be written there."""
     if path is None and sys.stdout is None:
         raise InputError("standard output is closed: --output names a file to write instead")
     if path and path.suffix not in (".csv", ".jsonl"):
@@ -126,13 +127,13 @@ def check_output(path: Path | None, source: str) -> None:
 
 
 def _is_read(path: Path, source: str) -> bool:
-    """Whether the texts in `source` are those of the file at `path`."""
+    """Return whether the texts in `source` are read from the file at `path`."""
     if source != texts.STDIN:
         return Path(source).exists() and path.samefile(source)
     try:
         return os.path.samestat(path.stat(), os.fstat(sys.stdin.fileno()))
     except (AttributeError, OSError):
-        # Standard input is closed, or none of the operating system's.
+        # Standard input is closed, or is no file of the operating system.
         return False
 
 
@@ -150,7 +151,7 @@ def read(given: list[str], file: str | None, column: str | None) -> Iterator[lis
         )
     for text in given:
         if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-            # What the shell gave as other bytes.
+            # The shell passed bytes that are not UTF-8.
             raise InputError(f"{text!a}: not UTF-8; --file reads texts from a file")
         if text.endswith(texts.SUFFIXES) and Path(text).is_file():
             raise InputError(f"{text} is a file: use --file {text}")
@@ -188,7 +189,7 @@ def opened(path: Path | None) -> Iterator[Write]:
         yield lambda rows: show(rows, sys.stdout)
         return
     write = {".csv": write_csv, ".jsonl": write_jsonl}[path.suffix]
-    # A link stays one, and the file that it leads to is written.
+    # A symbolic link is kept, and the file that it points to is written.
     with outputs.replacing(path.resolve()) as aside:
         try:
             file = aside.open("w", encoding="utf-8", newline="")

@@ -59,7 +59,7 @@ TRAINED_FROM = (
 )
 HOW_TO_USE = re.compile(r"(?<=\n## How to use\n\n).*?(?=\n## Training\n)", re.DOTALL)
 
-# Of the address at which the client asks for access to the Hub's store of large files.
+# A part of the address where the client asks for access to the Hub's store of large files.
 XET = "xet-write-token"
 
 # Id and commit of a model on the Hub.
@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help=", ".join(registry.names()))
-    parser.add_argument("repository", metavar="USER/NAME", help="made where there is none")
+    parser.add_argument("repository", metavar="USER/NAME", help="created if it does not exist")
     parser.add_argument("--private", action="store_true", help="only its owner sees it")
     parser.add_argument(
         "--dry-run",
@@ -107,7 +107,9 @@ def check_repository(repository: str) -> None:
     except HFValidationError as error:
         raise InputError(f"{repository}: not a repository's id: {error}") from None
     if "/" not in repository:
-        raise InputError(f"{repository}: not a repository's id: whose? such as alice/{repository}")
+        raise InputError(
+            f"{repository}: not a repository's id: it lacks its owner, as in alice/{repository}"
+        )
 
 
 def check_model(name: str) -> None:
@@ -143,7 +145,7 @@ def read_card(name: str) -> ModelCard:
     path, metrics = CARDS / f"{name}.md", METRICS / f"{name}.json"
     for needed in (path, metrics):
         if not needed.is_file():
-            raise InputError(f"{name}: {needed} is not here: 'dvc repro cards' or 'dvc pull'")
+            raise InputError(f"{name}: {needed} is not here: 'dvc repro cards {name}' writes it")
     card = ModelCard.load(path)
     scores: dict[str | None, dict[str, float]] = {}
     for result in card.data.eval_results or []:
@@ -152,7 +154,9 @@ def read_card(name: str) -> ModelCard:
     if any(
         not values.items() <= scores.get(split, {}).items() for split, values in written.items()
     ):
-        raise InputError(f"{path}: its scores are not those in {metrics}: 'dvc repro cards'")
+        raise InputError(
+            f"{path}: its scores are not those in {metrics}: 'dvc repro cards {name}' writes both"
+        )
     return card
 
 
@@ -171,8 +175,8 @@ def prepare(name: str, repository: str, folder: Path) -> None:
     card = read_card(name)
     if kind == "adapter" and not base:
         print(
-            f"note: {name}: its encoder is on no Hub in this form, so it is published merged into "
-            "it, as a whole classifier",
+            f"note: {name}: the Hub does not have its encoder in this form, so the adapter is "
+            "published merged into the encoder, as a whole classifier",
             file=sys.stderr,
         )
         merge(directory, folder)
@@ -192,7 +196,7 @@ def prepare(name: str, repository: str, folder: Path) -> None:
     used = usage(name, kind, repository, base)
     card.text, found = HOW_TO_USE.subn(lambda _: used, card.text)
     if not found:
-        raise InputError(f"{CARDS / name}.md: no section 'How to use': 'dvc repro cards'")
+        raise InputError(f"{CARDS / name}.md: no section 'How to use': 'dvc repro cards' writes it")
     card.text = card.text.replace("\n## Limits\n", f"\n{TRAINED_FROM}\n\n## Limits\n")
     card.save(folder / "README.md")
     lock = declarations.read_yaml("dvc.lock")["stages"]
@@ -217,7 +221,7 @@ def merge(directory: Path, folder: Path) -> None:
     import transformers
     from peft import AutoPeftModelForSequenceClassification
 
-    # It would warn that the encoder has no head, which the adapter brings.
+    # transformers would warn that the encoder has no head, but the adapter brings one.
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     labels = manifest.read(directory)["labels"]
@@ -290,7 +294,7 @@ def upload(folder: Path, name: str, repository: str, private: bool) -> str:
         disable_progress_bars()
     api = HfApi()
     files = _files(folder)
-    with told(repository):
+    with explaining_errors(repository):
         api.create_repo(repository, private=private or None, exist_ok=True)
         there = api.model_info(repository)
         if private and not there.private:
@@ -319,8 +323,8 @@ def upload(folder: Path, name: str, repository: str, private: bool) -> str:
 
 
 @contextlib.contextmanager
-def told(repository: str) -> Iterator[None]:
-    """Turn the client's errors into InputErrors."""
+def explaining_errors(repository: str) -> Iterator[None]:
+    """Turn the client's errors into InputErrors, and leave a fault of the machine as it is."""
     try:
         yield
     except (httpx2.HTTPError, OSError, RuntimeError, ValueError, KeyError) as error:
@@ -352,7 +356,7 @@ def refused(repository: str, error: HfHubHTTPError) -> InputError:
     """Return the line for an answer that is an error, with what would help."""
     hint = {
         401: ": log in (hf auth login) or set HF_TOKEN to a token that is valid",
-        403: ": the token needs the right to write, and its user the right to that name",
+        403: ": the token needs write permission, and its user the right to use that name",
     }
     return InputError(f"{hub.refused(repository, error)}{hint.get(error.response.status_code, '')}")
 

@@ -49,7 +49,7 @@ def read(model: str, models: tuple[str, ...]) -> dict[str, "BaseDistribution"]:
     found: dict[str, dict[str, BaseDistribution]] = {}
     for name, section in content.items():
         if name not in models:
-            raise InputError(f"{PATH}: {name}: no such model; {instead(str(name), models)}")
+            raise InputError(f"{PATH}: {name}: no such model; {suggestion(str(name), models)}")
         if not isinstance(section, dict) or not section:
             raise InputError(f"{PATH}: {name}: expected parameters with their ranges")
         found[name] = {
@@ -64,8 +64,8 @@ def read(model: str, models: tuple[str, ...]) -> dict[str, "BaseDistribution"]:
     return found[model]
 
 
-def instead(name: str, known: tuple[str, ...]) -> str:
-    """Return what an unknown name was perhaps meant to be, or all known ones."""
+def suggestion(name: str, known: tuple[str, ...]) -> str:
+    """Return the known name that an unknown one probably stands for, or all known ones."""
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
@@ -76,7 +76,7 @@ def _distribution(name: str, entry: Any, current: Values) -> "BaseDistribution":
     where = f"{PATH}: {name}"
     if not isinstance(entry, dict):
         raise InputError(
-            f"{where}: {params.shown(entry)} is wrong: it should be such as "
+            f"{where}: {params.shown(entry)} is wrong: it should be a range such as "
             "{low: 1, high: 3} or {choices: [1, 2, 3]}"
         )
     kind: type[Bounds | Choices] = Choices if "choices" in entry else Bounds
@@ -89,7 +89,7 @@ def _distribution(name: str, entry: Any, current: Values) -> "BaseDistribution":
             raise InputError(f"{where}.{key}: missing") from None
         if first["type"] == "extra_forbidden":
             known = tuple(kind.model_fields)
-            raise InputError(f"{where}.{key}: unknown; {instead(key, known)}") from None
+            raise InputError(f"{where}.{key}: unknown; {suggestion(key, known)}") from None
         message = re.sub("^(Input|List) ", "", first["msg"])
         value = params.shown(first["input"])
         raise InputError(f"{where}.{key}: {value} is wrong: it {message}") from None

@@ -26,15 +26,17 @@ def main() -> None:
         with programs.repository() as repo:
             if not Path("dvc.lock").is_file():
                 raise InputError(
-                    "dvc.lock: no such file here, and it says what the outputs were; "
-                    "'git restore dvc.lock' brings the last one that was committed"
+                    "dvc.lock: no such file here, but it says what the outputs were; "
+                    "'git restore dvc.lock' brings back the last committed one"
                 )
             outs = [out for stage in repo.index.stages for out in stage.outs]
             lost = restoring.restore(outs)
     except FileNotFoundError as error:
         if error.filename != "git":
             raise
-        raise InputError("git: no such program here; it has what DVC's cache lacks") from None
+        raise InputError(
+            "git: no such program here; it is needed for outputs that DVC's cache lacks"
+        ) from None
     for path in lost:
         print(f"{path}: in neither DVC's cache nor git; get it with 'dvc pull' or 'dvc repro'")
     sys.exit(bool(lost))

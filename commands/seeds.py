@@ -110,18 +110,20 @@ def measured(experiment: Json, lock: Json) -> tuple[list[Json], set[str]]:
 
 
 def identities(lock: Json, download: Download) -> dict[str, tuple[str, int | None]]:
-    """Return fingerprint and seed of each model that dvc.lock has."""
+    """Return the fingerprint and the seed of each model that dvc.lock has."""
     found = {
         name: collection.identify(lock, name, download["reviews"]) for name in registry.names()
     }
     return {name: identity for name, identity in found.items() if identity}
 
 
-def runs(experiment: Json, of: dict[str, tuple[str, int | None]], download: Download) -> list[Run]:
-    """Collect the runs of the models in `of` from an experiment, with the reviews that they get
+def runs(
+    experiment: Json, wanted: dict[str, tuple[str, int | None]], download: Download
+) -> list[Run]:
+    """Collect the runs of the models in `wanted` from an experiment, with the reviews that they get
     right.
 
-    `of` has their fingerprints and seeds. Raises InputError if their predictions are not at hand.
+    `wanted` has their fingerprints and seeds. Raises InputError if predictions are not at hand.
     """
     import pandas as pd
     from dvc.api import DVCFileSystem
@@ -129,7 +131,7 @@ def runs(experiment: Json, of: dict[str, tuple[str, int | None]], download: Down
     rev = experiment["rev"]
     files = DVCFileSystem(rev=rev)
     collected = []
-    for model, (fingerprint, seed) in of.items():
+    for model, (fingerprint, seed) in wanted.items():
         if seed is None:
             continue
         path = f"{PREDICTIONS}/{model}.csv"
@@ -137,8 +139,8 @@ def runs(experiment: Json, of: dict[str, tuple[str, int | None]], download: Down
             text = files.read_text(path, encoding="utf-8")
         except FileNotFoundError:
             raise InputError(
-                f"{path}: experiment {rev[:7]} has none in DVC's cache: 'dvc exp pull', or run the "
-                "experiment again"
+                f"{path}: experiment {rev[:7]} has none in DVC's cache: 'dvc exp pull' fetches "
+                "it, or run the experiment again"
             ) from None
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
         costs = json.loads(programs.at(rev, COSTS / f"{model}.json"))
@@ -162,10 +164,10 @@ def runs(experiment: Json, of: dict[str, tuple[str, int | None]], download: Down
 
 
 def merge(before: list[Run], collected: list[Run], current: dict[str, str]) -> list[Run]:
-    """Merge collected runs into those there were, without the runs that no longer count.
+    """Merge collected runs into the earlier ones, without the runs that no longer count.
 
-    The result has one run of each model, number of training reviews and seed, the last one
-    collected, in this order.
+    The result has one run for each model, number of training reviews and seed, namely the last one
+    collected, and is sorted by these three.
     """
     latest = {
         (run.model, run.train, run.seed): run
@@ -349,8 +351,10 @@ def main() -> None:
 
     if arguments.save:
         save(experiments, locks)
-    order = list(declarations.read_yaml("dvc.yaml")["stages"])
-    summary = summarize(sorted(rows, key=lambda row: order.index(row["model"])))
+    stages = declarations.read_yaml("dvc.yaml")["stages"]
+    order = {name: place for place, name in enumerate(stages)}
+    # Experiments of other commits may have models that dvc.yaml no longer has.
+    summary = summarize(sorted(rows, key=lambda row: order.get(row["model"], len(order))))
     if arguments.form == "csv":
         print(summary.to_csv(index=False), end="")
     elif arguments.form == "json":

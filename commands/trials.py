@@ -141,7 +141,7 @@ def _numbered(model: str) -> re.Pattern[str]:
     return re.compile(rf"tune-{re.escape(model)}-(\d+)")
 
 
-def sweep(model: str) -> None:
+def remove_leftovers(model: str) -> None:
     """Remove the copies of the workspace that killed searches of this model have left.
 
     `dvc exp show` would list them as running for ever.
@@ -150,7 +150,7 @@ def sweep(model: str) -> None:
         about = json.loads(path.read_text(encoding="utf-8"))
         copy = Path(about["root_dir"])
         if copy.is_dir() and _numbered(model).fullmatch(about["name"] or ""):
-            # Its stage may need a moment more to end, and write there.
+            # Its stage may still be ending, and may write there until then.
             shutil.rmtree(copy, ignore_errors=True)
             shutil.rmtree(path.parent, ignore_errors=True)
 

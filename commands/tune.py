@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
 
-# A search ends after this many failed trials in a row: their cause is hardly the parameters.
+# A search ends after this many failed trials in a row, because the parameters are then unlikely to
+# be the cause.
 FAILURES = 3
 BEST_SHOWN = 5
 
@@ -69,7 +70,7 @@ def search(model: str, wanted: int) -> None:
     """Run trials until the study has this number of them, then print the best."""
     models = registry.names()
     if model not in models:
-        raise InputError(f"{model}: no such model; {ranges.instead(model, models)}")
+        raise InputError(f"{model}: no such model; {ranges.suggestion(model, models)}")
     space = ranges.read(model, models)
     trials.check_workspace()
     trials.check_queue()
@@ -78,7 +79,7 @@ def search(model: str, wanted: int) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     state = _state(model, space)
     with _only_one(model):
-        trials.sweep(model)
+        trials.remove_leftovers(model)
         study = _study(model, state)
         done = len(study.trials)
         start = f"goes on after {done} of {wanted} trials" if done else f"{wanted} trials"
@@ -116,7 +117,7 @@ def _run_until(wanted: int, model: str, space: Space, study: "Study", state: Val
         else:
             failed = 0
             outcome = {"value": accuracy}
-            # A trial that the run cache has done took longer when it was trained.
+            # A trial that the run cache restores took longer when it was trained.
             attributes["seconds"] = max(time.monotonic() - start, cost)
         study.add_trial(
             create_trial(

@@ -10,9 +10,9 @@ the backbone are taken from the source that the committed results are from, even
 
 - "same bytes": the hash of its predictions is the one in dvc.lock.
 - "within the seeds' spread": on validation and on test, its accuracy differs from the committed one
-  by at most two standard deviations of a difference between two seeds. That of a difference is √2
-  times the one over seeds. This rule applies if at least three seeds of the model count, those of
-  metrics/seeds.json and the committed run, and if they vary.
+  by at most two standard deviations of a difference between two seeds. The standard deviation of a
+  difference is √2 times that over seeds. This rule applies if at least three seeds of the model
+  count, which are those of metrics/seeds.json and the committed run, and if they vary.
 - "within the 95% interval": for other models, its accuracy on validation and on test is in Wilson's
   interval of the committed one, which the README prints. A limit of one point would be too narrow:
   two runs of one seed in bf16 with different roundings (tests/lib/report/runs) differ by 1.6 points
@@ -175,7 +175,7 @@ def other_seeds(project: Path, models: Sequence[str]) -> dict[str, dict[str, lis
     """Return the accuracies of the other seeds that count, by model and split."""
     lock = declarations.read_yaml(str(project / LOCK))["stages"]
     facts = metrics.read(project / DOWNLOAD, Download)
-    counting = seeds.sort(seeds.read(project / seeds.PATH), lock, models, facts).others
+    counting = seeds.group(seeds.read(project / seeds.PATH), lock, models, facts).others
     return {
         name: {split: [run.scores[split]["accuracy"] for run in runs] for split in seeds.SPLITS}
         for name, runs in counting.items()
@@ -190,7 +190,9 @@ def saved(project: Path, subset: int, models: Sequence[str]) -> dict[str, Figure
         raise InputError(f"{SAVED}: not in the last commit; {again}")
     found = metrics.read(project / SAVED, Subset)
     if found["subset"] != subset:
-        raise InputError(f"{SAVED}: of {found['subset']} reviews per split, not {subset}; {again}")
+        raise InputError(
+            f"{SAVED}: has figures of {found['subset']} reviews per split, not {subset}; {again}"
+        )
     if wrong := sorted(set(models) ^ set(found["models"])):
         raise InputError(f"{SAVED}: has other models than dvc.yaml ({', '.join(wrong)}); {again}")
     return found["models"]

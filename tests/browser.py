@@ -50,7 +50,7 @@ def look(chrome, page: Path, *, width: int, dark: bool = False, media: str = "")
 
 
 def axe(directory: Path) -> str:
-    """Get axe-core through npm into `directory`, which checks its hash; returns the script.
+    """Install axe-core into `directory` with npm, which checks its hash, and return the script.
 
     Where it cannot be had, skip the test, or fail it if REQUIRE_AXE=1.
     """

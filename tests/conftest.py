@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-# Seconds that a test waits for what comes at once, unless the machine is loaded.
+# Seconds that a test waits for something that happens at once unless the machine is loaded.
 LONG = 600
 # The files of the project, without its outputs.
 SOURCES = (
@@ -37,8 +37,8 @@ OPINIONS = {0: ["dull", "tedious"], 1: ["great", "witty"]}
 WORDS = ["a", "the", "it", "is", "not", "very", "film", *OPINIONS[0], *OPINIONS[1]]
 
 
-# Two processes with two threads each on two cores wait for each other most of the time. Read when
-# PyTorch is imported.
+# Two processes with two threads each on two cores wait for each other most of the time. PyTorch
+# reads the variable when it is imported.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -58,7 +58,7 @@ os.environ.pop("DVC_STAGE", None)
 
 warm.ENVIRONMENT.update(os.environ)
 
-# A loaded machine is slow, and a test gives the same result each time.
+# A loaded machine is slow, so there is no deadline; the examples are the same in each run.
 settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -167,7 +167,7 @@ class Project:
             else:
                 shutil.copy(source, path / name)
         (path / "metrics").mkdir()
-        # No seeds of the real data, which would not count here.
+        # Start without seeds: those of the real data would not count here.
         (path / "metrics/seeds.json").write_text('{"rows": []}\n')
         self.git("init", "--quiet")
         self.git("add", ".")
@@ -318,7 +318,7 @@ def _workspace(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def written(_workspace, tmp_path, monkeypatch) -> Path:
-    """A workspace of one's own whose one small stage has run; it is the working directory."""
+    """A workspace of the test's own whose small stages have run; it is the working directory."""
     directory = shutil.copytree(_workspace, tmp_path / "workspace", symlinks=True)
     monkeypatch.chdir(directory)
     return directory

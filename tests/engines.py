@@ -13,7 +13,7 @@ from conftest import ROOT, Project, use_small_data, write_reviews
 from test_docs import BLOCK, commands
 
 ENGINES = os.environ.get("ENGINES", "ray spark").split()
-# Other reviews share a batch than in the stage, which rounds other sums.
+# Reviews share batches with other reviews than in the stage, so sums are rounded differently.
 TOLERANCE = 1e-5
 
 
@@ -42,7 +42,7 @@ def extracted(miniature, tmp_path_factory) -> Project:
 
 
 def typed(engine, tokens, features):
-    """What docs/scale.md says to type for an engine, with other files.
+    """Return the command that docs/scale.md gives for an engine, with other files.
 
     The stage computes the vectors of the test split in float32, whatever `precision` is.
     """

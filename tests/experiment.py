@@ -74,7 +74,7 @@ def write_claims(path: Path) -> None:
 def write_label_issues(
     path: Path, texts: Sequence[str], labels: Sequence[str], suspects: int, ratings: dict | None
 ) -> None:
-    """Write what the stage would write that suspects the labels of the first reviews."""
+    """Write what the label-issues stage would write if it suspected the first labels."""
     first = np.arange(suspects)
     table = pd.DataFrame(
         {

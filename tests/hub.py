@@ -228,7 +228,7 @@ class Handler(BaseHTTPRequestHandler):
             self.say(200, body, **headers)
 
     def _user(self) -> str | None:
-        """Who asks; None for nobody, "" for a token that nobody has."""
+        """Return who asks: None without a token, "" for a token that no user has."""
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         return self.server.hub.users.get(token, "") if token else None
 
@@ -321,7 +321,7 @@ class Handler(BaseHTTPRequestHandler):
         self._json({"transfer": "basic", "objects": objects})
 
     def _put(self, oid: str) -> None:
-        # A store in a cloud takes who has the address, and no token of the Hub's.
+        # A cloud store accepts whoever has the address, and refuses requests with the Hub's token.
         if "Authorization" in self.headers or hashlib.sha256(self.body).hexdigest() != oid:
             self.fail(400, "", "Not the object of that name, or two ways to say who asks")
         else:
@@ -418,8 +418,8 @@ def reset_after(directory: Path, size: int) -> Answer:
 
 
 def hang_up(handler: Handler) -> bool:
-    """The connection breaks off."""
-    # Nobody may be there any more.
+    """Break off the connection."""
+    # The client may be gone already.
     with contextlib.suppress(OSError):
         handler.connection.shutdown(socket.SHUT_RDWR)
     handler.close_connection = True

@@ -3,13 +3,14 @@
     make mutants
     make mutants ARGS='stages/lib/core/outputs.py'
 
-Each change is a mutant: a statement left out, a condition turned round, an exception less. It runs
-the quick tests of its module in a copy of the project, which end at the first failure. A mutant
-that no test notices has survived, and is printed as file:line with its difference. Exits with 1
-unless tests/mutants.txt says of each survivor why that is right, and of nothing else.
+Each change is a mutant: a statement is removed, a condition is negated, or fewer exceptions are
+caught. The quick tests of its module run on it in a copy of the project, and stop at the first
+failure. A mutant that no test notices has survived, and is printed as file:line with its
+difference. Exits with 1 unless tests/mutants.txt gives a reason for each survivor, and for no other
+mutant.
 
-Why not a tool: mutmut (3.8) leaves functions with a decorator alone, so `outputs.replacing`;
-cosmic-ray (8.7) leaves out no statement, and here most of them are calls whose effect is the point.
+No ready-made tool fits: mutmut (3.8) skips functions with a decorator, such as `outputs.replacing`;
+cosmic-ray (8.7) never removes a statement, and here most are calls that are made for their effect.
 """
 
 import ast
@@ -57,7 +58,7 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """How tests/mutants.txt calls it, whatever its line."""
+        """The name in tests/mutants.txt, which does not depend on the line."""
         return f"{Path(self.module).stem}.{self.function}\n{self.difference}"
 
 
@@ -82,7 +83,7 @@ def negated(test: ast.expr) -> Iterator[ast.expr]:
 
 
 def of_statement(node: ast.AST) -> Iterator[ast.AST]:
-    """What could stand in place of a statement, its expressions as they are."""
+    """Yield replacements for a statement that leave its expressions as they are."""
     match node:
         case (
             ast.Expr(value=ast.Call())
@@ -135,7 +136,7 @@ def of_value(node: ast.AST) -> Iterator[ast.AST]:
                 yield from (with_fields(node, elts=rest) for rest in without_each(parts))
         case ast.Call(keywords=keywords):
             for rest, left_out in zip(without_each(keywords), keywords, strict=True):
-                # Without a flag is either the same or the flag turned round, which comes as well.
+                # Without a flag, the call is the same or has the opposite flag, another mutant.
                 if not isinstance(getattr(left_out.value, "value", None), bool):
                     yield with_fields(node, keywords=rest)
         case ast.Name(id=name) if name in NAMES:
@@ -149,7 +150,7 @@ def of_value(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def places(node: ast.AST, function: str = "", line: int = 0) -> Iterator[tuple]:
-    """All below `node` but docstrings, annotations and imports: where it is, and whose it is."""
+    """Yield each node below `node`, except docstrings, annotations and imports, with its place."""
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "ctx", "op", "ops"):
             continue
@@ -219,7 +220,7 @@ def passes(directory: Path, tests: str, timeout: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     finally:
-        # With it, what its tests have started.
+        # Kill the whole group, because tests may have started other processes.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 9)
         process.wait()
@@ -239,7 +240,7 @@ def survivors_of(module: str, directory: Path, reasons: dict[str, str]) -> tuple
     """How many mutants a module has, and the names of those that pass its tests."""
     file = directory / module
     original = file.read_text(encoding="utf-8")
-    # As mutants are: written by ast, without comments.
+    # Write the original as mutants are written: by ast, without comments.
     file.write_text(ast.unparse(ast.parse(original)), encoding="utf-8")
     start = time.monotonic()
     if not passes(directory, TESTS[module], 300):
@@ -273,8 +274,8 @@ def main(modules: list[str]) -> int:
             tried += count
             survived += names
     unargued = [name for name in survived if name not in reasons]
-    rooms = tuple(f"{Path(module).stem}." for module in modules)
-    outdated = [name for name in reasons if name.startswith(rooms) and name not in survived]
+    prefixes = tuple(f"{Path(module).stem}." for module in modules)
+    outdated = [name for name in reasons if name.startswith(prefixes) and name not in survived]
     for name in outdated:
         print(f"tests/{ARGUED.name} argues for a mutant that is killed or gone: {name}\n")
     print(

@@ -170,7 +170,7 @@ def test_it_has_the_version_and_says_when_it_is_of_a_demonstration():
     assert "not on the Hub; of these, 64 per split only, for a demonstration\n- **Licence" in part
 
 
-def test_of_other_data_of_the_hub_neither_language_nor_licence_is_claimed():
+def test_neither_language_nor_licence_is_claimed_for_other_data_of_the_hub():
     found = written(
         reviews=provenance("hub", "someone/reviews", ""),
         backbone=provenance("hub", "someone/encoder", ""),

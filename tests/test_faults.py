@@ -6,13 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 
 import psutil
 import pytest
 import soak
-from conftest import LONG, ROOT, Project, run_here
+from conftest import ROOT, Project, run_here
 from test_dag import results, snapshot, stages_run
+from workspace import wait_until
 
 from stages.lib.report import seeds
 from stages.lib.sources import pypi
@@ -28,11 +28,7 @@ def kill_after_checkpoint(project, name, **params):
     project.set(**params)
     process = soak.start(project)
     pattern = f"tmp/checkpoints/{name}/*/checkpoint-*/trainer_state.json"
-    deadline = time.monotonic() + LONG
-    while not list(project.path.glob(pattern)):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(lambda: list(project.path.glob(pattern)), process)
     soak.kill(process)
 
 
@@ -123,9 +119,7 @@ def test_a_full_disk_is_one_line_and_outputs_come_back(after, name):
 def test_two_runs_at_once_do_not_mix(after):
     after.set(lora__epochs=40)
     first = soak.start(after, "lora")
-    while not (after.path / "tmp/checkpoints/lora").exists():
-        assert first.poll() is None
-        time.sleep(0.05)
+    wait_until((after.path / "tmp/checkpoints/lora").exists, first)
     second = after.dvc("repro", "lora", check=False)
     assert second.returncode != 0
     assert "is busy, it is being blocked by" in second.stderr
@@ -188,8 +182,7 @@ def test_a_failure_in_a_clone_without_cache_keeps_the_metrics(after):
 
 def test_the_first_run_in_a_clone_of_this_repository_loses_nothing_when_it_fails(tmp_path):
     """The clone has the committed lock and metrics, but no cache and no access to the Hub."""
-    clone = object.__new__(Project)
-    clone.path = tmp_path / "clone"
+    clone = Project.at(tmp_path / "clone")
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone.path)], check=True)
     clone.set(source="hub")
     done = clone.dvc("repro", check=False, HF_ENDPOINT="http://127.0.0.1:9")
@@ -245,7 +238,7 @@ def test_a_change_that_is_in_no_cache_is_left_alone(after):
         ("rm -r .dvc/cache metrics/svm.json; PATH=/nowhere", "git: no such program here"),
     ],
 )
-def test_a_restore_that_cannot_is_one_line(after, fault, line):
+def test_a_restore_that_fails_is_one_line(after, fault, line):
     command = f"{fault}; {sys.executable} -m commands.restore"
     done = after.run("bash", "-c", command, check=False)
     assert done.returncode == 1
@@ -253,7 +246,7 @@ def test_a_restore_that_cannot_is_one_line(after, fault, line):
     assert said.startswith(f"error: {line}")
 
 
-def test_a_question_restores_nothing(after):
+def test_asking_for_help_restores_nothing(after):
     (after.path / "metrics/svm.json").unlink()
     assert "usage" in after.run("python", "-m", "commands.restore", "--help").stdout
     assert not (after.path / "metrics/svm.json").exists()
@@ -376,10 +369,7 @@ def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):
     before = snapshot(after)
     after.set(lora__epochs=4000)
     dvc = soak.start(after, "lora")
-    deadline = time.monotonic() + LONG
-    while not list(after.path.glob("tmp/checkpoints/lora/*/checkpoint-*")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: list(after.path.glob("tmp/checkpoints/lora/*/checkpoint-*")), dvc)
     stages = psutil.Process(dvc.pid).children(recursive=True)
     assert stages
     assert not (after.path / "data/models/lora").exists()

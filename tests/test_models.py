@@ -160,7 +160,7 @@ def test_no_output_is_a_pickle(here):
     ],
     ids=["distilbert-base-uncased", "embedded"],
 )
-def test_the_published_lora_trains_just_so_many_parameters(monkeypatch, shape, trainable):
+def test_the_published_lora_trains_as_many_parameters_as_published(monkeypatch, shape, trainable):
     monkeypatch.chdir(params.__file__.removesuffix("/stages/lib/schema/params.py"))
     settings = params.load("lora-2e-4").lora_2e_4
     with torch.device("meta"):

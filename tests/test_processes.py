@@ -10,9 +10,10 @@ import psutil
 import pytest
 import soak
 import torch
-from conftest import LONG, ROOT
+from conftest import ROOT
 from test_dag import SCORES, snapshot, stages_run
 from test_docs import BLOCK, commands
+from workspace import wait_until
 
 from stages.lib.core import declarations
 
@@ -115,14 +116,6 @@ def process(root, **environment):
     return None
 
 
-def wait_for(condition, running):
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert running.poll() is None, running.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def newest(project):
     steps = [
         int(path.parent.name.partition("-")[2])
@@ -139,7 +132,7 @@ def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_pat
     for rank in ("1", "0"):
         step = newest(after)
         running = soak.start(after, "finetune-full")
-        wait_for(lambda step=step: newest(after) > step, running)
+        wait_until(lambda step=step: newest(after) > step, running)
         process(running, RANK=rank).kill()
         start = time.monotonic()
         _, stderr = running.communicate(timeout=60)

@@ -114,7 +114,7 @@ def test_a_push_that_is_killed_half_way_leaves_nothing_half_written(team):
         assert name.replace("/", "").removesuffix(".dir") == md5
 
 
-def test_who_pulls_before_the_next_push_is_told_what_is_missing_and_has_the_rest(team):
+def test_a_pull_before_the_next_push_names_what_is_missing_and_gets_the_rest(team):
     assert team.pull.returncode != 0
     missing = re.findall(r"^data/\S+$", team.pull.stderr, re.M)
     assert 0 < len(missing) < len(team.a.read("dvc.yaml")["stages"]) * 3
@@ -137,7 +137,7 @@ def test_the_next_push_completes_it_and_then_nothing_runs_elsewhere(team):
     assert snapshot(team.early) == snapshot(team.a)
 
 
-def test_to_see_that_nothing_is_to_run_needs_nothing_and_one_model_comes_alone(team, b):
+def test_an_up_to_date_clone_needs_no_data_and_one_model_can_be_pulled_alone(team, b):
     assert stages_run(b.dvc("repro", "--allow-missing")) == []
     assert b.cached() == set()
     if variables := team.a.server.variables:

@@ -289,7 +289,7 @@ def test_a_broken_study_is_named(search):
         ({"svm": {"C": {"low": 0.1, "high": 1.0}}}, "lora: no ranges; add a section with that"),
         ({"lora": {}}, "lora: expected parameters with their ranges"),
         ({"lora": {"lrr": {"low": 1.0, "high": 2.0}}}, "lora.lrr: unknown parameter; did you mean"),
-        ({"lora": {"lr": 0.1}}, "lora.lr: 0.1 is wrong: it should be such as {low"),
+        ({"lora": {"lr": 0.1}}, "lora.lr: 0.1 is wrong: it should be a range such as {low"),
         ({"lora": {"lr": {"low": 2.0, "high": 1.0}}}, "lora.lr: low is 2.0, which is more than"),
         ({"lora": {"lr": {"low": 1.0}}}, "lora.lr.high: missing"),
         ({"lora": {"lr": {"low": 0.0, "high": 1.0}}}, "lora.lr: 0.0 is wrong: it should be"),

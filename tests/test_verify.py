@@ -211,7 +211,12 @@ def test_a_subset_is_compared_with_the_saved_one(scored):
 def test_a_subset_of_another_size_is_refused(scored):
     run(scored, "--subset", "64", "--save")
     commit(scored)
-    refused(scored, "verify-subset.json: of 64 reviews per split, not 32; ", "--subset", "32")
+    refused(
+        scored,
+        "verify-subset.json: has figures of 64 reviews per split, not 32; ",
+        "--subset",
+        "32",
+    )
 
 
 def refused(project, words, *arguments):

@@ -1,4 +1,4 @@
-"""tests/warm.py: without it, the suite takes several times as long, and nothing else fails."""
+"""tests/warm.py: if programs no longer start warm, only these tests fail, and the suite is slow."""
 
 import os
 import sys

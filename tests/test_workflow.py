@@ -1,6 +1,6 @@
 """The workflow of GitHub's CI: in a fresh clone each job's commands work, in their order.
 
-What `uses` an action is GitHub's, and so is what `gh` talks to. The rest runs as GitHub runs it.
+Actions (`uses`) and the service behind `gh` are GitHub's. Everything else runs as GitHub runs it.
 """
 
 import json
@@ -23,15 +23,15 @@ WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 JOBS = WORKFLOW["jobs"]
 # GitHub's own words for a step's shell; without one there is no pipefail.
 SHELLS = {None: ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"]}
-# Of the matrix's entries the first: the tests' own interpreter runs whatever Python it names.
+# The first entry of the matrix. The interpreter of the tests stands for the Python that it names.
 GITHUB = {
     "matrix": JOBS["test"]["strategy"]["matrix"]["include"][0],
     "github": {"base_ref": "main", "token": "secret", "event": {"number": 7}},
 }
 NARROW = {
-    # The suite is what runs this test: of `make test`, a second or two.
+    # This test is part of the suite, so `make test` runs only a part of it that takes seconds.
     "ARGS": "tests/lib/core",
-    # The types of the libraries, which take a minute, are those of the project under test.
+    # Checking the libraries' types takes a minute, so the cache of the project under test is used.
     "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache"),
     # All is installed: pip has nothing to fetch, and shows that the clone's environment is whole.
     "PIP_NO_INDEX": "1",
@@ -189,9 +189,12 @@ def test_the_job_verify_compares_with_the_committed_subset(runner, tmp_path):
 
 
 def test_jobs_of_the_schedule_are_not_those_of_a_push():
-    scheduled = [name for name, job in JOBS.items() if "== 'schedule'" in job.get("if", "")]
-    assert scheduled == ["verify"]
-    assert {name for name, job in JOBS.items() if "if" not in job} == set()
+    assert {name: job["if"] for name, job in JOBS.items()} == {
+        "test": "github.event_name != 'schedule'",
+        "subset": "github.event_name != 'schedule'",
+        "report": "github.event_name == 'pull_request'",
+        "verify": "github.event_name == 'schedule'",
+    }
     # `on` is a truth value in YAML 1.1.
     assert WORKFLOW[True]["schedule"]
 

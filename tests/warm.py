@@ -33,7 +33,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
-# Of the server: that of the tests. conftest.py sets it when it has set its own variables.
+# The environment of the server. conftest.py fills it after setting the variables of the tests.
 ENVIRONMENT: dict[str, str] = {}
 LIBRARIES = (
     "PIL.PngImagePlugin", "dulwich.porcelain", "dvc.cli.parser", "dvc.render.convert",
@@ -61,10 +61,10 @@ HARMLESS = re.compile(
     r"PMI_\w+|PWD|PYTEST_\w+|RANK|SHLVL|TORCHINDUCTOR_\w+|WORLD_SIZE|_"
 )
 HUBS = re.compile(r"HF_\w+|NO_PROXY|TMPDIR")
-# Those that differ from ENVIRONMENT, None if missing; and how often they were asked for.
+# The variables that differ from ENVIRONMENT (None if missing), and how often they were asked for.
 Variables = frozenset[tuple[str, str | None]]
 ASKED: Counter[Variables] = Counter()
-# Of a stage in dvc.yaml, unless a launcher other than Python starts it.
+# The command of a stage in dvc.yaml, unless a launcher other than Python starts it.
 PROGRAM = re.compile(r"python -m ([\w.]+)((?: [\w.-]+)*)")
 
 
@@ -72,7 +72,7 @@ class Server:
     """The process that forks, as the tests see it."""
 
     def __init__(self, libraries: Sequence[str], variables: Variables) -> None:
-        # A path of a socket is short, shorter than pytest's directories may be.
+        # The path of a socket must be short, and those of pytest's directories may be too long.
         self._directory = tempfile.TemporaryDirectory(prefix="warm")
         self._address = f"{self._directory.name}/socket"
         # The server ends when this pipe does, that is with the tests, however they end.
@@ -121,9 +121,10 @@ def run(
 
 
 def server_for(variables: Variables) -> Server:
-    """Return a server that imported the client of the Hub with these variables, if they come again.
+    """Return a server that has imported the client of the Hub with these variables.
 
-    Otherwise, return one that has not imported it.
+    For variables that are asked for the first time, return one that has not imported it, because
+    they may never come again.
     """
     ASKED[variables] += 1
     if variables and ASKED[variables] == 1:
@@ -209,7 +210,7 @@ def serve(address: str) -> tuple[dict[str, Any], list[int]]:
                 os.close(pidfd)
                 pid, connection = running.pop(pidfd)
                 status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                # Who asked may have been killed.
+                # The process that asked may have been killed.
                 with contextlib.suppress(OSError):
                     connection.sendall(str(status).encode())
                 connection.close()
@@ -300,8 +301,8 @@ def finish(error: BaseException | None) -> NoReturn:
 def main(address: str, *libraries: str) -> None:
     for name in libraries:
         importlib.import_module(name)
-    # A fork has one thread. That of Arrow's allocator is provided for: jemalloc goes on without it.
-    # Libraries that may use several threads (OMP_NUM_THREADS) start some: then nothing is forked.
+    # A fork keeps only one thread. Arrow's allocator, jemalloc, goes on without its own. Libraries
+    # that may use several threads (OMP_NUM_THREADS) start them here, and then nothing is forked.
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     if len([name for name in threads if name != "jemalloc_bg_thd"]) > 1:
         return

@@ -1,8 +1,8 @@
 """A DVC workspace with small stages, made and run within two seconds: for what happens around them.
 
-The outputs of `write` are a folder and a file in DVC's cache and metrics in git, of which the last
-commit is older than dvc.lock, as between two commits. Those of `draw` are a folder in git alone, as
-the report's are.
+The outputs of `write` are a folder and a file in DVC's cache, and metrics in git, where the last
+commit has an older version than dvc.lock, as between two commits. Those of `draw` are a folder in
+git alone, as the report's are.
 """
 
 import json
@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import LONG, ROOT
 
 DVC_YAML = """
 stages:
@@ -102,17 +103,22 @@ def start(directory: Path, *command: str) -> subprocess.Popen:
             signal.signal(number, handler)
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Wait until the process has written something to `path`."""
-    deadline = time.monotonic() + 600
-    while not (path.exists() and path.read_text()):
+def wait_until(condition: Callable[[], object], process: subprocess.Popen) -> None:
+    """Wait until the condition holds, while the process runs."""
+    deadline = time.monotonic() + LONG
+    while not condition():
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until the process has written something to `path`."""
+    wait_until(lambda: path.exists() and path.read_text(), process)
+
+
 def make(directory: Path) -> None:
-    """The workspace after a first run."""
+    """Make the workspace, and run it for the first time."""
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org"]
 
     def run(*command: str) -> None:

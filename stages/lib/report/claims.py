@@ -81,8 +81,8 @@ def section(claims: list[Claim], costs: ClaimsCosts) -> Section:
             Text(
                 "The verdicts on scores come from the comparisons on the test split above. Costs "
                 f"were measured once, so a difference under {NOISE:.0%} counts as “cannot tell”; "
-                "the verdict is about the device and precision that are named, and may be another "
-                "one elsewhere. "
+                "the verdict is about the device and precision that are named, and may differ "
+                "elsewhere. "
                 "In this table LoRA means lora-2e-4, full fine-tuning means finetune-full, and the "
                 "SVM means svm."
             ),
@@ -123,7 +123,7 @@ def _size(results: Results) -> Claim:
     return Claim(
         "An adapter is a small part of a model's size",
         "not quantified; the limit here is a tenth",
-        f"{size(adapter)} instead of {size(full)} on disk: {_times(full / adapter)} smaller",
+        f"{size(adapter)} instead of {size(full)} on disk: 1/{full / adapter:.3g} of the size",
         HOLDS if adapter <= full / 10 else FAILS,
     )
 
@@ -160,8 +160,8 @@ def tensors(costs: ClaimsCosts) -> str:
         f"{plural(allocated['reviews'], 'longest review')} in {allocated['precision']} on "
         f"{escape(costs['device'])}, take {_against(_total(lora), _total(full))}: gradients and "
         f"optimizer states {kept}, activations for the backward pass {saved}, and weights "
-        f"{weights}. The activations are those of the largest part of the reviews that is computed "
-        f"at a time. {reason}. Whatever else is in a peak is temporary, or belongs to libraries "
+        f"{weights}. The activations are those of the largest part of the batch that is computed "
+        f"at once. {reason}. Whatever else is in a peak is temporary, or belongs to libraries "
         "and their caches."
     )
 

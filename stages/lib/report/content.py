@@ -59,7 +59,7 @@ class Figure:
     finding: str
     panels: Sequence[Panel]
     legend: dict[str, int] = field(default_factory=dict)  # number of each series by name
-    height: float = 2.7  # of a panel, in inches; its width is 3.6
+    height: float = 2.7  # of a panel, in inches
 
 
 @dataclass(frozen=True)

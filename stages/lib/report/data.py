@@ -58,7 +58,7 @@ def likeness(results: Results) -> Text:
     elif not results.official_backbone:
         why.append("the backbone is not distilbert-base-uncased from the Hub")
     compare = (
-        "compare the order of the models, not the digits"
+        "compare the ranking of the models, not the figures"
         if results.published_dataset
         else "they say nothing about the scores to expect here"
     )

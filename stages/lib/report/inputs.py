@@ -21,7 +21,7 @@ from stages.lib.schema.params import Report
 
 LOCK = Path("dvc.lock")
 CURVES = ("train/loss", "validation/loss", "validation/accuracy")
-SUSPECTS = 10  # of the suspected labels, those that are shown
+SUSPECTS = 10  # the number of suspected labels that are shown
 OFFICIAL_DATASET = "cornell-movie-review-data/rotten_tomatoes"
 OFFICIAL_BACKBONE = "distilbert/distilbert-base-uncased"
 OFFICIAL_REVIEWS = {"train": 8530, "validation": 1066, "test": 1066}
@@ -163,7 +163,7 @@ def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequen
 def read_seeds(models: Sequence[str], download: Download) -> Seeds:
     """Read the seeds of each model, with the collected runs that count (none without dvc.lock)."""
     lock = declarations.read_yaml(str(LOCK))["stages"] if LOCK.is_file() else {}
-    return seeds.sort(seeds.read(), lock, models, download)
+    return seeds.group(seeds.read(), lock, models, download)
 
 
 def check_seeds(results: Results) -> None:

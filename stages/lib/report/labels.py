@@ -31,8 +31,8 @@ def section(results: Results) -> Section:
             "The method is confident learning (Northcutt et al., 2021, doi 10.1613/jair.1.12125, "
             "by cleanlab), with probabilities from five-fold cross-validation of a logistic "
             "regression on the [CLS] vectors of the frozen backbone. It estimates how many reviews "
-            "of each label should have another one, and suspects as many, those whose "
-            "probabilities say so most clearly. The list begins with the least probable label."
+            "of each label are mislabelled, and suspects that many, those with the clearest "
+            "probabilities. The list begins with the least probable label."
         )
     )
     return Section("labels", "Which labels look wrong?", blocks)
@@ -48,8 +48,8 @@ def _finding(results: Results) -> str:
         f"{'has a label that looks' if count == 1 else 'have labels that look'} wrong: "
         "a linear model that was not fitted on the review finds another label more probable. Read "
         f"{code(str(issues.PATH))} from the top, and correct in your data the labels that are "
-        "wrong. A suspect may as well be a mistake of the model, which predicts "
-        f"{facts['accuracy']:.1%} of the labels."
+        "wrong. A suspect may also be the model's mistake: it gets "
+        f"{facts['accuracy']:.1%} of the labels right."
     )
 
 

@@ -85,7 +85,7 @@ def shown(results: Results) -> dict[str, Table]:
     """Return the same tables as content of the report, where it has the picture."""
     found = tables(results)
     if not learning.compared(results)[0]:
-        # DVC draws it all the same, as a point for each model.
+        # DVC still draws it, as a point for each model.
         del found[learning.KEY]
     return {
         key: Table(

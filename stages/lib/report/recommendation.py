@@ -75,9 +75,10 @@ def decide(
     """Apply the rule to bootstrap draws (float [draws]) of the models' accuracies.
 
     The rule picks the cheapest candidate that is at most `rule.margin` less accurate than the best
-    one. Candidates are the most accurate model of each cost, as nothing speaks for another. Applied
-    to the accuracies alone, the rule would turn with one review more or less: in the draws, a model
-    close to the margin is picked in some and not in others.
+    one. Of the models with the same cost, only the most accurate is a candidate, because there is
+    no reason to choose another. Applied to the accuracies alone, the rule could change its answer
+    with a single review; in the draws, a model close to the margin is picked in some and not in
+    others.
     """
     by_cost = sorted(accuracies, key=lambda name: (costs[name], -accuracies[name]))
     candidates = [next(group) for _, group in groupby(by_cost, key=lambda name: costs[name])]
@@ -234,8 +235,8 @@ def _rule(results: Results) -> str:
         "the one with the fewest trainable parameters; of models with equally many, only the most "
         "accurate is considered. Which model this is may depend on a few reviews, so the rule is "
         f"applied to {statistics.DRAWS:,} bootstrap draws of {resampled}. If it picks one model in "
-        f"at least {share} of the draws, that model is recommended. If not, the models picked most "
-        f"often, as few as make up {share}, cannot be told apart. Both figures are parameters, "
+        f"at least {share} of the draws, that model is recommended. If not, the fewest models "
+        f"that together make up {share} cannot be told apart. Both figures are parameters, "
         "`report.margin` and `report.share`."
     )
 

@@ -118,9 +118,9 @@ def identify(lock: Json, model: str, reviews: Provenance) -> tuple[str, int | No
     return hashlib.sha256(text.encode()).hexdigest()[:16], seed
 
 
-def sort(runs: Sequence[Run], lock: Json, models: Sequence[str], download: Download) -> Seeds:
-    """Sort out which of the collected runs are of the models in dvc.lock, but with another seed or
-    another number of training reviews.
+def group(runs: Sequence[Run], lock: Json, models: Sequence[str], download: Download) -> Seeds:
+    """Group the collected runs: those of the models in dvc.lock with another seed, those with
+    another number of training reviews, and those that do not count.
 
     A run with the seed of the last run is neither used nor unused, because it is the same run. This
     is also true of every run of a model that reads no seed.

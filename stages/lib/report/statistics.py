@@ -120,7 +120,7 @@ def draw_accuracies(runs: Sequence[np.ndarray], seed: int = 0) -> np.ndarray:
 
     As in the interval of `compare`, half a review is added to the reviews that only one model of a
     pair gets right, so that few reviews on which models agree do not pass for certainty. More than
-    GROUPS reviews are resampled in as many random groups, which has the same spread.
+    GROUPS reviews are resampled in GROUPS random groups, which gives the same spread.
     """
     random = np.random.default_rng(seed)
     models, count = len(runs), runs[0].shape[1]

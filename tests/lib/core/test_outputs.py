@@ -149,7 +149,7 @@ def test_a_file_is_on_the_disk_before_it_takes_the_name_and_then_the_name(tmp_pa
     assert flushed == inodes(path, tmp_path)
 
 
-def test_so_is_all_that_is_in_a_directory(tmp_path, flushed):
+def test_files_in_a_directory_are_on_the_disk_before_it_takes_the_name(tmp_path, flushed):
     path = tmp_path / "out"
     with outputs.replacing_directory(path) as aside:
         (aside / "inner").mkdir()

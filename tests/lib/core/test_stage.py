@@ -37,7 +37,7 @@ def removed(written, monkeypatch):
     """A workspace in which DVC has removed the outputs of `write` and starts its command."""
     remove(written)
     monkeypatch.setenv("DVC_STAGE", "write")
-    # A process runs one stage, but that of the tests several.
+    # A process runs one stage, except that of the tests, which runs several.
     declarations._declared.cache_clear()
     yield written
     declarations._declared.cache_clear()
@@ -45,10 +45,10 @@ def removed(written, monkeypatch):
 
 @pytest.fixture
 def two(monkeypatch, tmp_path):
-    """Two processes, of which this is the main one; gives what tells where another one is."""
+    """Make this the main one of two; return a function that sets the error file of a process."""
     monkeypatch.setattr(stage, "PROCESSES", 2)
     monkeypatch.setattr(stage, "_end_with_the_parent", lambda: None)
-    # Which would end the tests, as if all had passed.
+    # os._exit would end the tests as if all had passed.
     monkeypatch.setattr(os, "_exit", lambda status: pytest.fail("it ended as if all were well"))
 
     def be(launch, process):
@@ -177,11 +177,11 @@ def test_a_fault_of_the_machine_is_one_line_with_the_file(capsys, name):
         (ImportError("libtorch.so: failed to map segment"), "cannot allocate memory"),
     ],
 )
-def test_so_is_one_that_a_library_says_in_words(capsys, error, reason):
+def test_a_fault_that_a_library_only_describes_is_one_line(capsys, error, reason):
     assert ended(capsys, fail(error)) == (1, f"error: {reason}; {AS_IT_WAS}\n")
 
 
-def test_so_is_one_behind_another_error(capsys):
+def test_a_fault_behind_another_error_is_one_line(capsys):
     full = OSError(errno.ENOSPC, "")
     said = (1, f"error: no space left on device; {AS_IT_WAS}\n")
     assert ended(capsys, fail(ValueError(), cause=full)) == said
@@ -296,7 +296,7 @@ stage.run(main)
     running.wait()
     if processes == "1":
         (tmp_path / "go").touch()
-    # Its stderr is that of the process too, which is at its end when both are.
+    # The process writes to the launcher's stderr, which ends when both have ended.
     _, stderr = running.communicate(timeout=LONG)
     assert stderr == (LOST if processes == "2" else "")
     assert (tmp_path / "ended").exists() == (processes == "1")
@@ -454,7 +454,7 @@ def test_a_stage_ends_with_dvc_and_its_outputs_come_back(written, shell, monkeyp
     assert content(written) != FILES
     dvc.kill()
     try:
-        # DVC's stderr is the stage's too, which is at its end when both are.
+        # The stage writes to DVC's stderr, which ends when both have ended.
         _, stderr = dvc.communicate(timeout=LONG)
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -486,7 +486,7 @@ def test_a_second_interrupt_does_not_stop_what_is_put_back(removed, capsys, monk
         done.append(True)
 
     monkeypatch.setattr(restoring, "restore_running_stage", restore)
-    # Python has not, where tests run in the background.
+    # Python does not set this handler where tests run in the background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert ended(capsys, fail(KeyboardInterrupt()))[0] == 130
     assert done

@@ -7,7 +7,7 @@ from stages.lib.labels import crossvalidation
 
 
 def features(labels, distance, dim=8, seed=0):
-    """Vectors around one centre per label, and a function that yields them in blocks."""
+    """Return a function that yields vectors around one centre per label, in blocks."""
     random = np.random.default_rng(seed)
     centres = distance * np.eye(labels.max() + 1, dim)
     vectors = (random.standard_normal((len(labels), dim)) + centres[labels]).astype(np.float32)

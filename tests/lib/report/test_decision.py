@@ -1,7 +1,7 @@
 """The answer stays the same when anything irrelevant changes: another seed, precision or sample.
 
 `runs` has collections of the embedded source's runs, in the form of metrics/seeds.json: a file for
-each precision. All in it counts as one experiment, whatever its fingerprints.
+each precision. All runs of a file count as one experiment, whatever their fingerprints.
 """
 
 from collections import Counter

@@ -203,7 +203,7 @@ def test_the_rule_has_the_parameters_of_the_report(of, tmp_path):
     said = recommendation.answer(results, recommendation.choose(results))[1].markdown
     assert "is at most 2 percentage points below that of the best" in said
     assert "If it picks one model in at least 90% of the draws, that model is recommended." in said
-    assert "as few as make up 90%, cannot be told apart" in said
+    assert "the fewest models that together make up 90% cannot be told apart" in said
     assert "10,000 bootstrap draws of the validation reviews. If" in said
     strict = dataclasses.replace(results, rule=params.Report(margin=0.01, share=0.975))
     said = recommendation.answer(strict, recommendation.choose(strict))[1].markdown
@@ -607,7 +607,7 @@ def test_why_adapters_save_little_memory_follows_from_the_tensors_of_a_step(of):
         f"on cpu, 2 threads, take 313 MB against 660 MB ({minus}53%): gradients and optimizer "
         f"states 3 MB against 270 MB ({minus}99%), activations for the backward pass 240 MB "
         f"against 300 MB ({minus}20%), and weights 70 MB against 90 MB ({minus}22%). The "
-        "activations are those of the largest part of the reviews that is computed at a time. "
+        "activations are those of the largest part of the batch that is computed at once. "
         "Adapters save gradients and optimizer states, but not most of the activations, which are "
         "77% of the tensors of LoRA. Whatever else is in a peak is temporary, or belongs to "
         "libraries and their caches."
@@ -837,8 +837,8 @@ def test_suspects_are_counted_and_the_list_is_named(of):
     assert said.startswith(
         "Of 1,000 training reviews, 30 (3.0%) have labels that look wrong: a linear model that was "
         "not fitted on the review finds another label more probable. Read `data/label-issues.csv` "
-        "from the top, and correct in your data the labels that are wrong. A suspect may as well "
-        "be a mistake of the model, which predicts 75.0% of the labels."
+        "from the top, and correct in your data the labels that are wrong. A suspect may also "
+        "be the model's mistake: it gets 75.0% of the labels right."
     )
     assert "1 (0.1%) has a label that looks wrong" in prose(labels.section(of(suspects=1)))
 

@@ -281,7 +281,7 @@ def test_adapters_go_only_where_the_backbone_has_layers(miniature, tmp_path, mon
         "params.yaml: lora-2e-4.targets: the backbone has no 'q_lim'; it has "
         "k_lin, lin1, lin2, out_lin, q_lin, v_lin"
     )
-    # Who replaces the backbone is not stopped by the one before.
+    # A stage that replaces the backbone is not stopped by what is wrong with the old one.
     params.load("backbone")
 
 

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import time
 
 import hub
 import numpy as np
@@ -161,8 +162,15 @@ def test_a_connection_that_cannot_be_set_up_says_what_to_check(download, name, v
 
 
 def test_too_many_requests_are_repeated_after_the_time_asked_for(download, server):
-    server.faults["rotten_tomatoes"] = hub.first(1, hub.status(429, "slow down", Retry_After="1"))
+    times, refuse = [], hub.status(429, "slow down", Retry_After="3")
+
+    def limit(handler):
+        times.append(time.monotonic())
+        return len(times) == 1 and refuse(handler)
+
+    server.faults["rotten_tomatoes"] = limit
     assert download().returncode == 0
+    assert times[1] - times[0] >= 3
 
 
 def test_a_server_error_that_passes_is_repeated(download, server):
@@ -361,7 +369,6 @@ def test_a_backbone_of_ones_own_wins_over_the_hubs(download, project, server, mi
 
 
 FILMS = "user/films"
-COMMIT = "a" * 40
 CARD = """\
 ---
 dataset_info:
