@@ -58,9 +58,7 @@ def forget(project: Project) -> None:
     project.git("checkout", "--", "metrics/seeds.json")
 
 
-def run_and_kill(
-    project: Project, kills: int, longest: float, stages: tuple[str, ...]
-) -> tuple[int, str]:
+def run_and_kill(project: Project, kills: int, longest: float, *stages: str) -> tuple[int, str]:
     """Run these stages to the end, or all if there are none, with at most `kills` kills.
 
     Returns the number of kills, and stderr, which is empty if the run succeeded.
@@ -88,7 +86,7 @@ def soak(
     survived = tried = 0
     while tried < kills:
         forget(project)
-        done, stderr = run_and_kill(project, min(5, kills - tried), longest, stages)
+        done, stderr = run_and_kill(project, min(5, kills - tried), longest, *stages)
         tried += done
         same = not stderr and hashes(project) == expected
         survived += done if same else 0
