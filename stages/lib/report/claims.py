@@ -123,7 +123,7 @@ def _size(results: Results) -> Claim:
     return Claim(
         "An adapter is a small part of a model's size",
         "not quantified; the limit here is a tenth",
-        f"{size(adapter)} instead of {size(full)} on disk: 1/{full / adapter:.3g} of the size",
+        f"{size(adapter)} instead of {size(full)} on disk: {adapter / full:.1%} of the size",
         HOLDS if adapter <= full / 10 else FAILS,
     )
 

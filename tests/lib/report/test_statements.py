@@ -637,6 +637,16 @@ def test_claims_on_adapters_follow_from_what_was_measured(of):
     assert "0.5 over 1,060 reviews (lora)" in claim(bad, "merged").measured
 
 
+def test_the_size_of_an_adapter_is_a_share_of_the_models(of):
+    found = claim(of(), "small part of a model's size")
+    assert found.measured == "1.61 MB instead of 91.6 MB on disk: 1.8% of the size"
+    assert found.verdict == "holds"
+    large = of(changes=[("metrics/costs/lora-2e-4.json", {"size_bytes": 2 * 91_577_736})])
+    large = claim(large, "small part of a model's size")
+    assert large.measured.endswith(": 200.0% of the size")
+    assert large.verdict == "does not hold"
+
+
 def test_claims_on_mixed_precision_follow_from_what_was_measured(of):
     fast = of()
     assert claim(fast, "half of the memory").verdict == "holds"
