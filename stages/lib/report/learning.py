@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from stages.lib.report import drawing, recommendation, statistics
-from stages.lib.report.content import Figure, Ink, Panel, Section, Table, Text, between, points
+from stages.lib.report.content import Figure, Ink, Panel, Section, Table, Text, between
 from stages.lib.report.inputs import Results
 from stages.lib.report.recommendation import Choice
 
@@ -110,7 +110,7 @@ def _finding(results: Results, models: list[str], decided: Decisions) -> str:
         )
         interval = difference.interval
         said += (
-            f" With {size:,}, {better} is better by {points(difference.difference)} points on "
+            f" With {size:,}, {better} is {100 * difference.difference:.1f} points better on "
             f"validation (95% interval {between(interval.low, interval.high)})."
         )
     *_, before, last = sizes

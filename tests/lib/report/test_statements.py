@@ -390,7 +390,7 @@ def test_few_labels_are_enough_for_the_cheapest_model(with_sizes):
     assert curve(results).startswith(
         "With no more than 300 training reviews, svm, which trains the fewest parameters, is as "
         "good as any other model, as far as the validation reviews can tell. With 1,000, lora is "
-        "better by +7.9 points on validation (95% interval +"
+        "7.9 points better on validation (95% interval +"
     )
     assert curve(results).endswith(
         "From 300 to 1,000 reviews, the test accuracy of the best model on validation goes from "
@@ -403,7 +403,7 @@ def test_where_a_model_that_costs_more_is_always_better_it_says_so(with_sizes):
     said = curve(with_sizes({100: BAD | {"lora": 195, "finetune-full": 194}}))
     assert said.startswith(
         "Even with 100 training reviews, svm, which trains the fewest parameters, is not the best "
-        "choice. With 100, lora is better by +25.5 points on validation (95% interval +"
+        "choice. With 100, lora is 25.5 points better on validation (95% interval +"
     )
     assert said.endswith(
         "From 100 to 1,000 reviews, the test accuracy of the best model on validation goes from "
