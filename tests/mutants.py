@@ -204,8 +204,8 @@ def copy_of_the_project(parent: Path) -> Path:
     return copied
 
 
-def passes(directory: Path, tests: str, timeout: float) -> bool:
-    """Whether tests pass there; a test that hangs does not."""
+def outcome(directory: Path, tests: str, timeout: float) -> str:
+    """Say whether the tests there 'pass', 'fail', or 'hang' for `timeout` seconds."""
     process = subprocess.Popen(
         # The test that noticed the last mutant comes first: it often notices the next one, too.
         [sys.executable, "-m", "pytest", "-qx", "--failed-first", tests],
@@ -217,9 +217,9 @@ def passes(directory: Path, tests: str, timeout: float) -> bool:
         start_new_session=True,
     )
     try:
-        return process.wait(timeout) == 0
+        return "fail" if process.wait(timeout) else "pass"
     except subprocess.TimeoutExpired:
-        return False
+        return "hang"
     finally:
         # Kill the whole group, because tests may have started other processes.
         with contextlib.suppress(ProcessLookupError):
@@ -244,21 +244,23 @@ def survivors_of(module: str, directory: Path, reasons: dict[str, str]) -> tuple
     # Write the original as mutants are written: by ast, without comments.
     file.write_text(ast.unparse(ast.parse(original)), encoding="utf-8")
     start = time.monotonic()
-    if not passes(directory, TESTS[module], 300):
+    if outcome(directory, TESTS[module], 300) != "pass":
         sys.exit(f"{TESTS[module]} fails without a mutant")
-    timeout = 10 + 5 * (time.monotonic() - start)
-    tried, survived = 0, []
+    timeout = 10 + 2 * (time.monotonic() - start)
+    tried, hung, survived = 0, 0, []
     for mutant in mutants(module):
         file.write_text(mutant.source, encoding="utf-8")
         tried += 1
-        if passes(directory, TESTS[module], timeout):
+        found = outcome(directory, TESTS[module], timeout)
+        hung += found == "hang"
+        if found == "pass":
             survived.append(mutant.name)
             why = reasons.get(mutant.name, "NO TEST NOTICES IT")
             print(f"{module}:{mutant.line} {mutant.name}\n{why}\n", flush=True)
     file.write_text(original, encoding="utf-8")
     print(
-        f"{module}: {tried} tried, {tried - len(survived)} killed, {len(survived)} survived, "
-        f"{time.monotonic() - start:.0f} s\n",
+        f"{module}: {tried} tried, {tried - len(survived)} killed ({hung} because tests hung), "
+        f"{len(survived)} survived, {time.monotonic() - start:.0f} s\n",
         flush=True,
     )
     return tried, survived
