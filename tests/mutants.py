@@ -204,8 +204,8 @@ def copy_of_the_project(parent: Path) -> Path:
     return copied
 
 
-def outcome(directory: Path, tests: str, timeout: float) -> str:
-    """Say whether the tests there 'pass', 'fail', or 'hang' for `timeout` seconds."""
+def passes(directory: Path, tests: str, timeout: float) -> bool:
+    """Whether tests pass there; a test that hangs does not."""
     process = subprocess.Popen(
         # The test that noticed the last mutant comes first: it often notices the next one, too.
         [sys.executable, "-m", "pytest", "-qx", "--failed-first", tests],
@@ -217,9 +217,9 @@ def outcome(directory: Path, tests: str, timeout: float) -> str:
         start_new_session=True,
     )
     try:
-        return "fail" if process.wait(timeout) else "pass"
+        return process.wait(timeout) == 0
     except subprocess.TimeoutExpired:
-        return "hang"
+        return False
     finally:
         # Kill the whole group, because tests may have started other processes.
         with contextlib.suppress(ProcessLookupError):
@@ -244,23 +244,21 @@ def survivors_of(module: str, directory: Path, reasons: dict[str, str]) -> tuple
     # Write the original as mutants are written: by ast, without comments.
     file.write_text(ast.unparse(ast.parse(original)), encoding="utf-8")
     start = time.monotonic()
-    if outcome(directory, TESTS[module], 300) != "pass":
+    if not passes(directory, TESTS[module], 300):
         sys.exit(f"{TESTS[module]} fails without a mutant")
-    timeout = 10 + 2 * (time.monotonic() - start)
-    tried, hung, survived = 0, 0, []
+    timeout = 10 + 5 * (time.monotonic() - start)
+    tried, survived = 0, []
     for mutant in mutants(module):
         file.write_text(mutant.source, encoding="utf-8")
         tried += 1
-        found = outcome(directory, TESTS[module], timeout)
-        hung += found == "hang"
-        if found == "pass":
+        if passes(directory, TESTS[module], timeout):
             survived.append(mutant.name)
             why = reasons.get(mutant.name, "NO TEST NOTICES IT")
             print(f"{module}:{mutant.line} {mutant.name}\n{why}\n", flush=True)
     file.write_text(original, encoding="utf-8")
     print(
-        f"{module}: {tried} tried, {tried - len(survived)} killed ({hung} because tests hung), "
-        f"{len(survived)} survived, {time.monotonic() - start:.0f} s\n",
+        f"{module}: {tried} tried, {tried - len(survived)} killed, {len(survived)} survived, "
+        f"{time.monotonic() - start:.0f} s\n",
         flush=True,
     )
     return tried, survived
