@@ -176,8 +176,8 @@ def _table(results: Results, models: list[str], decided: Decisions) -> Table:
         rows.append([*cells, choice.statement])
     return Table(
         f"{KEY}-table",
-        "Test accuracy by the number of training reviews, with the standard deviation over seeds, "
-        "and what the rule says about models trained on as many.",
+        "Test accuracy by the number of training reviews, with the standard deviation over seeds "
+        "(one seed has none), and what the rule says about models trained on as many.",
         ["training reviews", *models, "choice"],
         rows,
         prose=["choice"],
