@@ -95,7 +95,8 @@ def _summary(claims: list[Claim]) -> str:
     def of(verdict: str) -> int:
         return sum(claim.verdict == verdict for claim in claims)
 
-    parts = [f"{of(HOLDS)} of {len(claims)} claims hold here"]
+    holding = of(HOLDS)
+    parts = [f"{holding} of {len(claims)} claims {'holds' if holding == 1 else 'hold'} here"]
     for verdict, one, many in (
         (FAILS, "does not", "do not"),
         (UNCLEAR, "cannot be decided", "cannot be decided"),
@@ -156,10 +157,10 @@ def tensors(costs: ClaimsCosts) -> str:
     saved = _against(lora["saved_activations_mb"], full["saved_activations_mb"])
     weights = _against(lora["weights_mb"], full["weights_mb"])
     return (
-        "The tensors of one step, LoRA against full fine-tuning, on the "
-        f"{plural(allocated['reviews'], 'longest review')} in {allocated['precision']} on "
-        f"{escape(costs['device'])}, take {_against(_total(lora), _total(full))}: gradients and "
-        f"optimizer states {kept}, activations for the backward pass {saved}, and weights "
+        f"In one step on the {plural(allocated['reviews'], 'longest review')} "
+        f"({allocated['precision']}; {escape(costs['device'])}), LoRA's tensors, compared "
+        f"with those of full fine-tuning, take {_against(_total(lora), _total(full))}: gradients "
+        f"and optimizer states {kept}, activations for the backward pass {saved}, and weights "
         f"{weights}. The activations are those of the largest part of the batch that is computed "
         f"at once. {reason}. Whatever else is in a peak is temporary, or belongs to libraries "
         "and their caches."
@@ -325,7 +326,7 @@ def _against_svm(found: Comparison) -> str:
 
 
 def _change(ratio: float) -> str:
-    return f"{100 * (ratio - 1):+.0f}%".replace("-", "\N{MINUS SIGN}")
+    return f"{round(100 * (ratio - 1)):+}%".replace("-", "\N{MINUS SIGN}")
 
 
 def _times(factor: float) -> str:

@@ -18,6 +18,8 @@ from stages.lib.report.content import (
 from stages.lib.report.inputs import Results
 
 SHOWN = 12  # files listed per source
+# Labels are balanced if the rarest one occurs at least this often for each of the most frequent.
+BALANCED = 0.9
 
 
 def demonstration(results: Results) -> list[Text]:
@@ -73,13 +75,24 @@ def provenance(results: Results) -> Items:
     """List where the reviews and the backbone came from, and the machine used."""
     found = metrics.by_split(results.download)
     counts = [f"{facts['reviews']:,} {split}" for split, facts in found.items()]
-    machine = results.costs["finetune-full"]
     return Items(
         [
             f"**Reviews:** {_provenance(results.download['reviews'])}; {listed(counts)}",
             f"**Backbone:** {_provenance(results.download['backbone'])}",
-            f"**Machine:** {escape(machine['device'])}, {escape(machine['precision'])}",
+            f"**Machine:** {machines(results)}",
         ]
+    )
+
+
+def machines(results: Results) -> str:
+    """Name the device and precision that most models were trained with, then those of others."""
+    found: dict[str, list[str]] = {}
+    for name in results.models:
+        cost = results.costs[name]
+        found.setdefault(f"{cost['device']}, {cost['precision']}", []).append(name)
+    most, *others = sorted(found, key=lambda machine: -len(found[machine]))
+    return "; ".join(
+        [escape(most), *(f"{listed(found[machine])}: {escape(machine)}" for machine in others)]
     )
 
 
@@ -102,24 +115,12 @@ def section(results: Results) -> Section:
 
 def _finding(download: Download) -> str:
     across = download["duplicates_across_splits"]
-    counts = list(download["train"]["labels"].values())
-    largest = max(counts) / max(1, sum(counts))
-    name = max(download["train"]["labels"], key=download["train"]["labels"].__getitem__)
-    said = []
-    if largest - 1 / len(counts) < 0.02:
-        said.append("The labels are balanced, so accuracy can be taken at face value.")
-    else:
+    said = [_balance(download)]
+    pairs = [f"{count:,} in {key.replace('_', ' and ')}" for key, count in across.items() if count]
+    if pairs:
         said.append(
-            f"The labels are not balanced: {largest:.0%} of the training reviews are "
-            f"{escape(name)}, so always predicting this label would score as much."
-        )
-    if total := sum(across.values()):
-        pairs = [
-            f"{count} in {key.replace('_', ' and ')}" for key, count in across.items() if count
-        ]
-        said.append(
-            f"**{plural(total, 'text')} {'is' if total == 1 else 'are'} in more than one split** "
-            f"({listed(pairs)}), so scores may be too high."
+            f"**Some texts are in more than one split** ({listed(pairs)}), so scores may be too "
+            "high."
         )
     else:
         said.append("No text is in more than one split.")
@@ -127,9 +128,30 @@ def _finding(download: Download) -> str:
     if train and abs(test / train - 1) > 0.1:
         said.append(
             f"Test reviews are {'shorter' if test < train else 'longer'} than training reviews: "
-            f"their median length is {test:.0f} words, against {train:.0f}."
+            f"their median length is {test:g} words, against {train:g}."
         )
     return " ".join(said)
+
+
+def _balance(download: Download) -> str:
+    """Say whether the labels are balanced, and if not, what the most frequent one would score."""
+    counts = {split: facts["labels"] for split, facts in metrics.by_split(download).items()}
+    names = {name for of_split in counts.values() for name in of_split}
+    train, test = (
+        {name: counts[split].get(name, 0) for name in names} for split in ("train", "test")
+    )
+    if all(min(each.values()) >= BALANCED * max(each.values()) for each in (train, test)):
+        return "The labels are balanced, so accuracy can be taken at face value."
+    frequent = max(sorted(names), key=train.__getitem__)
+    return (
+        f"The labels are not balanced: {_part(train, frequent):.0%} of the training reviews and "
+        f"{_part(test, frequent):.0%} of the test reviews are {escape(frequent)}, so always "
+        f"predicting this label would have a test accuracy of {_part(test, frequent):.3f}."
+    )
+
+
+def _part(counts: dict[str, int], name: str) -> float:
+    return counts[name] / max(1, sum(counts.values()))
 
 
 def _tables(results: Results) -> list[Block]:
@@ -171,8 +193,8 @@ def _tables(results: Results) -> list[Block]:
     )
     across = Table(
         "across",
-        "Reviews whose text is in two splits.",
-        ["splits", "reviews"],
+        "Texts that are in two splits.",
+        ["splits", "texts"],
         [
             [key.replace("_", " and "), f"{count:,}"]
             for key, count in results.download["duplicates_across_splits"].items()

@@ -100,7 +100,7 @@ def _method(results: Results) -> str:
         f"{statistics.DRAWS:,} draws takes test reviews with replacement, the same for both "
         "models, and seeds of each model with replacement, one fewer than there are, because few "
         "seeds would otherwise look too much alike (Rao and Wu, 1988). The p-value is twice the "
-        "share of draws in which the order of the two models is the other way round."
+        "share of draws in which the order of the two models is reversed."
     )
 
 
@@ -127,11 +127,12 @@ def _finding(results: Results, comparisons: Comparisons, pairs: list[tuple[str, 
     if len(unclear) == len(pairs):
         return f"We cannot tell: on {reviews}, no two models differ significantly."
     if len(unclear) > 6:
-        shown = f"among them {unclear[0][0]} and {unclear[0][1]}"
+        shown = f"{unclear[0][0]} and {unclear[0][1]}, for example"
     others = "pair" if len(unclear) == 1 else f"{len(unclear):,} pairs"
+    clear = len(pairs) - len(unclear)
     return (
-        f"**{len(pairs) - len(unclear)} of {len(pairs)} are.** On {reviews}, the other {others} "
-        f"cannot be told apart: {shown}."
+        f"**{clear} of {len(pairs)} {'is' if clear == 1 else 'are'}.** On {reviews}, the "
+        f"other {others} cannot be told apart: {shown}."
     )
 
 

@@ -119,23 +119,34 @@ def _most_confused(results: Results, name: str) -> str:
     np.fill_diagonal(counts, 0)
     if not counts.any():
         return f"{name} makes no error on the test split."
-    true, predicted = map(int, np.unravel_index(counts.argmax(), counts.shape))
-    labels = [escape(results.labels[number]) for number in (true, predicted)]
-    return (
-        f"The most common of {name}'s {plural(int(counts.sum()), 'error')} is {labels[0]} taken "
-        f"for {labels[1]} ({plural(int(counts[true, predicted]), 'time')})."
-    )
+    total, most = int(counts.sum()), int(counts.max())
+    names = [
+        " taken for ".join(escape(results.labels[number]) for number in cell)
+        for cell in np.argwhere(counts == most)
+    ]
+    if total == 1:
+        return f"{name} makes one error on the test split: {names[0]}."
+    errors = f"{name} makes {total:,} errors on the test split"
+    times = plural(most, "time")
+    if len(names) > 3:
+        return f"{errors}. No label is taken for another more than {times}."
+    if len(names) > 1:
+        return f"{errors}. The most common ones are {listed(names)} ({times} each)."
+    return f"{errors}. The most common one is {names[0]} ({times})."
 
 
 def _draw_confusion(ax: Axes, ink: Ink, counts: np.ndarray, labels: Sequence[str]) -> None:
     size = len(labels)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    for (row, column), share in np.ndenumerate(shares):
+    # Of many labels, most pairs have no review, and are not drawn.
+    cells = np.ndindex(counts.shape) if size <= NUMBERED else map(tuple, np.argwhere(counts))
+    for row, column in cells:
         ax.add_patch(
             Rectangle(
-                (column - 0.5, row - 0.5), 1, 1, facecolor=ink.series[0], alpha=0.5 * share, lw=0
+                (column - 0.5, row - 0.5), 1, 1, facecolor=ink.series[0],
+                alpha=0.5 * shares[row, column], lw=0,
             )
-        )
+        )  # fmt: skip
         if size <= NUMBERED:
             ax.text(
                 column, row, f"{counts[row, column]:,}", color=ink.text, ha="center", va="center",
@@ -317,9 +328,10 @@ def _trend(model: str, names: list[str], counts: list[tuple[int, int]]) -> str:
         return "The test reviews are too few, or too similar in length, to compare lengths."
     (short, of_short), (long, of_long) = counts[0], counts[-1]
     p = float(fisher_exact([[short, of_short - short], [long, of_long - long]]).pvalue)
+    words = "word" if names[0] == "1" else "words"
     shares = (
-        f"accuracy is {short / of_short:.3f} at {names[0]} words and {long / of_long:.3f} at "
-        f"{names[-1]} words (Fisher's exact test, {p_value(p)})"
+        f"accuracy is {short / of_short:.3f} at {names[0]} {words} "
+        f"and {long / of_long:.3f} at {names[-1]} words (Fisher's exact test, {p_value(p)})"
     )
     if p >= ALPHA:
         return (
@@ -349,16 +361,12 @@ def _all_wrong(results: Results) -> list[Block]:
     scores = np.array([results.predictions[name]["test"]["score"] for name in results.models])
     rows = sorted(wrong, key=lambda index: (-scores[:, index].mean(), index))
     labels = results.predictions[results.models[0]]["test"]["label"]
-    many = (
-        f"the {SHOWN} with the highest mean confidence are shown"
-        if len(rows) > SHOWN
-        else "all are shown"
-    )
+    many = f"; the {SHOWN} with the highest mean confidence are shown" if len(rows) > SHOWN else ""
     what = "the prediction of each model and " if len(results.labels) > 2 else ""
     return [
         Table(
             "all-wrong",
-            f"{plural(len(rows), 'test review')} that all models get wrong; {many}, with {what}the "
+            f"{plural(len(rows), 'test review')} that all models get wrong{many}, with {what}the "
             "probability that each model gives to its wrong prediction.",
             ["review", "true label", *results.models],
             [
@@ -399,15 +407,15 @@ def _only_one_right(results: Results) -> list[Block]:
                 ]
             )
     shown = (
-        f"up to {SHOWN_OF_EACH} per model, those with the highest probability, are shown"
+        f"; up to {SHOWN_OF_EACH} per model, those with the highest probability, are shown"
         if cut
-        else "all are shown"
+        else ""
     )
     return [
         Table(
             "only-one-right",
             f"{plural(int(alone.sum()), 'test review')} that only one model gets right "
-            f"({', '.join(counts)}); {shown}, with the probability that this model gives to its "
+            f"({', '.join(counts)}){shown}, with the probability that this model gives to its "
             "prediction and the mean of those that the other models give to their wrong "
             "predictions.",
             ["review", "true label", "only right model", "its probability", "mean of the others"],

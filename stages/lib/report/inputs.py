@@ -1,8 +1,8 @@
 """The inputs of the report: reading and checking them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -80,28 +80,26 @@ class Results:
 
     def difference(self, first: str, second: str, split: str) -> Difference:
         """Compare the accuracies of two models by the bootstrap draws of seeds and reviews."""
-        draws = self.draws[split]
+        draws = self.draws(split)
         observed = self.accuracy(first, split) - self.accuracy(second, split)
         return statistics.difference(draws[first], draws[second], observed)
 
     @cached_property
-    def draws(self) -> dict[str, dict[str, np.ndarray]]:
-        """Accuracies in bootstrap draws of seeds and reviews, by split and model: float [draws]."""
-        return {
-            split: dict(
-                zip(
-                    self.models,
-                    statistics.draw_accuracies([self.runs(name, split) for name in self.models]).T,
-                    strict=True,
-                )
-            )
-            for split in seeds.SPLITS
-        }
+    def draws(self) -> Callable[[str], dict[str, np.ndarray]]:
+        """The function that returns a split's accuracies in bootstrap draws of seeds and reviews,
+        by model: float [draws]. It draws once for each split."""
+
+        @cache
+        def of(split: str) -> dict[str, np.ndarray]:
+            drawn = statistics.draw_accuracies([self.runs(name, split) for name in self.models])
+            return dict(zip(self.models, drawn.T, strict=True))
+
+        return of
 
     def interval(self, model: str, split: str) -> Interval:
         """Return the 95% interval of accuracy: Wilson's for one seed, the draws' for several."""
         if self.seeds.others[model]:
-            return statistics.percentiles(self.draws[split][model])
+            return statistics.percentiles(self.draws(split)[model])
         right = self.right(model, split)
         return statistics.wilson(int(right.sum()), len(right))
 
@@ -141,7 +139,7 @@ def by_split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequence[str]) -> None:
-    """Raise InputError unless all models predict the same reviews, in the order of `texts`."""
+    """Raise InputError unless all models predict the same reviews, of test as many as `texts`."""
     first = next(iter(predictions))
     for name, tables in predictions.items():
         for split in ("validation", "test"):

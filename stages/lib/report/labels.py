@@ -47,8 +47,8 @@ def _finding(results: Results) -> str:
         f"Of {reviews}, {count:,} ({count / facts['reviews']:.1%}) "
         f"{'has a label that looks' if count == 1 else 'have labels that look'} wrong: "
         "a linear model that was not fitted on the review finds another label more probable. Read "
-        f"{code(str(issues.PATH))} from the top, and correct in your data the labels that are "
-        "wrong. A suspect may also be the model's mistake: it gets "
+        f"{code(str(issues.PATH))} from the top, and correct the wrong labels in your data. "
+        "A suspect may also be the model's mistake: it gets "
         f"{facts['accuracy']:.1%} of the labels right."
     )
 
@@ -74,10 +74,10 @@ def _ratings(ratings: Ratings) -> str:
 def _table(results: Results) -> Table:
     table = results.suspects
     total = sum(results.label_issues["suspects"].values())
-    many = f"the {SUSPECTS} least probable are shown" if total > len(table) else "all are shown"
+    many = f"; the {SUSPECTS} least probable are shown" if total > len(table) else ""
     return Table(
         "suspects",
-        f"{plural(total, 'suspected label')}; {many}, with the label that the model suggests, the "
+        f"{plural(total, 'suspected label')}{many}, with the label that the model suggests, the "
         "probability that it gives to the present one, and the row in data/raw/train.parquet, "
         "counted from 1.",
         ["review", "label", "suggested label", "probability", "row"],

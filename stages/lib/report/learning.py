@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from stages.lib.report import drawing, recommendation, statistics
-from stages.lib.report.content import Figure, Ink, Panel, Section, Table, Text, between
+from stages.lib.report.content import Figure, Ink, Panel, Section, Table, Text, between, listed
 from stages.lib.report.inputs import Results
 from stages.lib.report.recommendation import Choice
 
@@ -87,18 +87,39 @@ def _decide(results: Results, models: Sequence[str], size: int) -> tuple[Choice,
 
 
 def _finding(results: Results, models: list[str], decided: Decisions) -> str:
+    said = [_cheapest(results, models, decided)] if len(models) > 1 else []
+    *_, before, last = decided
+    names = [decided[size][0].best for size in (before, last)]
+    first, second = (
+        _mean(results, name, "test", size) for name, size in zip(names, (before, last), strict=True)
+    )
+    more = "more labels may still help" if second - first > results.rule.margin else (
+        "more labels would hardly help"
+    )  # fmt: skip
+    said.append(
+        f"From {before:,} to {last:,} reviews, the test accuracy of the best model on "
+        f"validation goes from {first:.3f} ({names[0]}) to {second:.3f} ({names[1]}), so {more}."
+    )
+    return " ".join(said)
+
+
+def _cheapest(results: Results, models: list[str], decided: Decisions) -> str:
+    """Say up to how many reviews the cheapest model is as good as the others."""
     sizes = list(decided)
     cheap = min(models, key=lambda name: results.costs[name]["trainable_parameters"])
     enough = list(takewhile(lambda size: cheap in decided[size][0].contenders, sizes))
-    least = f"{cheap}, which trains the fewest parameters,"
+    every = len(models) == len(results.models)
+    of_them = "" if every else f" of {listed(models)}"
+    least = f"{cheap}, which trains the fewest parameters{of_them},"
     if enough:
         of = "up to" if enough == sizes else "no more than"
         said = (
-            f"With {of} {enough[-1]:,} training reviews, {least} is as good as any other model, as "
-            "far as the validation reviews can tell."
+            f"With {of} {enough[-1]:,} training reviews, {least} is as good as any other "
+            f"{'model' if every else 'of these'}, as far as the validation reviews can tell."
         )
     else:
-        said = f"Even with {sizes[0]:,} training reviews, {least} is not the best choice."
+        best = "the best choice" if every else "the best choice of these"
+        said = f"Even with {sizes[0]:,} training reviews, {least} is not {best}."
     if len(enough) < len(sizes):
         size = sizes[len(enough)]
         choice, draws = decided[size]
@@ -113,18 +134,7 @@ def _finding(results: Results, models: list[str], decided: Decisions) -> str:
             f" With {size:,}, {better} is {100 * difference.difference:.1f} points better on "
             f"validation (95% interval {between(interval.low, interval.high)})."
         )
-    *_, before, last = sizes
-    names = [decided[size][0].best for size in (before, last)]
-    first, second = (
-        _mean(results, name, "test", size) for name, size in zip(names, (before, last), strict=True)
-    )
-    more = "more labels may still help" if second - first > results.rule.margin else (
-        "more labels would hardly help"
-    )  # fmt: skip
-    return (
-        f"{said} From {before:,} to {last:,} reviews, the test accuracy of the best model on "
-        f"validation goes from {first:.3f} ({names[0]}) to {second:.3f} ({names[1]}), so {more}."
-    )
+    return said
 
 
 def _mean(results: Results, model: str, split: str, size: int) -> float:

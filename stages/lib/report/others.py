@@ -54,8 +54,8 @@ def compare(results: Results) -> list[Text]:
         within = [f"{name} ({span(low, high)})" for name, (low, high) in ranges().items()]
         return [
             Text(
-                f"The test accuracies of {listed(within)} are within what others report, that is "
-                f"the range in {source}."
+                f"The test accuracies of {listed(within)} are within the ranges, in brackets, "
+                f"that others report in {source}."
             )
         ]
     return [

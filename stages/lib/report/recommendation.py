@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 
 from stages.lib.core.costs import ModelCosts
 from stages.lib.core.metrics import Score
-from stages.lib.report import drawing, others, spread, statistics
+from stages.lib.report import data, drawing, others, spread, statistics
 from stages.lib.report.content import (
     Block,
     Cell,
@@ -101,7 +101,7 @@ def choose(results: Results) -> Choice:
     """Decide on the validation split."""
     return decide(
         {name: results.accuracy(name, "validation") for name in results.models},
-        results.draws["validation"],
+        results.draws("validation"),
         {name: _cost(results, name) for name in results.models},
         results.rule,
     )
@@ -179,16 +179,21 @@ def _several(results: Results, choice: Choice) -> str:
     cheap = names[0]
     good = max(names, key=lambda name: results.accuracy(name, "validation"))
     if cheap == good:
+        said += (
+            f" {cheap} trains the fewest parameters of them and has the highest validation "
+            f"accuracy ({_validation(results, cheap)})."
+        )
         better = max(
             results.difference(name, cheap, "validation").interval.high
             for name in names
             if name != cheap
         )
+        if better < 0.0005:
+            return f"{said} Take it: no other is likely to be better on new reviews."
         return (
-            f"{said} {cheap} trains the fewest parameters of them and has the highest validation "
-            f"accuracy ({_validation(results, cheap)}). Take it unless accuracy counts far more "
-            "than cost: these reviews cannot exclude that another one of them is up to "
-            f"{100 * better:.1f} points better on new reviews."
+            f"{said} Take it unless accuracy counts far more than cost: these reviews cannot "
+            f"exclude that another one of them is up to {100 * better:.1f} points better on new "
+            "reviews."
         )
     return (
         f"{said} Take {cheap} where cost counts more than the accuracy that it may lose: compared "
@@ -200,7 +205,11 @@ def _several(results: Results, choice: Choice) -> str:
 
 
 def _expected(results: Results, choice: Choice) -> str:
-    """State the test accuracy of the contenders, or of two when there are more."""
+    """State the test accuracy of the contenders.
+
+    Of more than two, only the cheapest and the most accurate are named, or the one picked most
+    often where the cheapest is the most accurate.
+    """
     names = choice.contenders
     if len(names) > 2:
         good = max(names, key=lambda name: results.accuracy(name, "validation"))
@@ -208,20 +217,17 @@ def _expected(results: Results, choice: Choice) -> str:
     names = list(dict.fromkeys(names))
 
     def shown(name: str) -> str:
+        what = "mean accuracy" if results.seeds.others[name] else "accuracy"
         interval = results.interval(name, "test")
         return (
-            f"{results.accuracy(name, 'test'):.3f} "
+            f"the {what} of {name} is {results.accuracy(name, 'test'):.3f} "
             f"(95% interval {interval.low:.3f} to {interval.high:.3f})"
         )
 
-    mean_of = "mean accuracy" if results.seeds.others[names[0]] else "accuracy"
-    said = (
-        "On the test split, which played no part in the choice, the "
-        f"{mean_of} of {names[0]} is {shown(names[0])}"
+    return (
+        "On the test split, which played no part in the choice, "
+        f"{listed([shown(name) for name in names])}."
     )
-    for name in names[1:]:
-        said += f" and that of {name} is {shown(name)}"
-    return f"{said}."
 
 
 def _rule(results: Results) -> str:
@@ -232,12 +238,12 @@ def _rule(results: Results) -> str:
     return (
         "The rule is to take, of the models whose validation accuracy is at most "
         f"{margin:g} percentage {'point' if margin == 1 else 'points'} below that of the best, "
-        "the one with the fewest trainable parameters; of models with equally many, only the most "
-        "accurate is considered. Which model this is may depend on a few reviews, so the rule is "
-        f"applied to {statistics.DRAWS:,} bootstrap draws of {resampled}. If it picks one model in "
-        f"at least {share} of the draws, that model is recommended. If not, the fewest models "
-        f"that together make up {share} cannot be told apart. Both figures are parameters, "
-        "`report.margin` and `report.share`."
+        "the one with the fewest trainable parameters; among models with the same number, only "
+        "the most accurate is considered. Which model this is may depend on a few reviews, so the "
+        f"rule is applied to {statistics.DRAWS:,} bootstrap draws of {resampled}. If it picks one "
+        f"model in at least {share} of the draws, that model is recommended. If not, the answer is "
+        f"that the fewest models that together account for {share} of the draws cannot be told "
+        "apart. Both figures are parameters, `report.margin` and `report.share`."
     )
 
 
@@ -357,13 +363,19 @@ def _how_to_read(results: Results) -> str:
         f1 = f"F1 is for the label {escape(results.labels[1])}"
     else:
         f1 = f"F1 is the mean over the {len(results.labels)} labels (macro)"
-    machine = results.costs["finetune-full"]
     if results.several_seeds:
         intervals = (
             "The number after ± is the standard deviation over seeds (n - 1). The 95% intervals "
             "are in small print or brackets: percentiles of the bootstrap draws for a mean over "
-            "seeds, which cover reviews and seeds, and Wilson's for the accuracy of one seed."
+            "seeds, which cover reviews and seeds"
         )
+        if all(results.seeds.others.values()):
+            intervals += "."
+        else:
+            intervals += (
+                ", and for a model with one seed Wilson's for accuracy and the percentile "
+                "bootstrap for F1, which cover the reviews alone."
+            )
     else:
         intervals = (
             "The 95% intervals are in small print or brackets: Wilson's for accuracy, the "
@@ -376,7 +388,7 @@ def _how_to_read(results: Results) -> str:
         "that of the GPU). Size on disk is what was saved; for LoRA that is the adapter and the "
         "head, which also need the backbone. The SVM and the head train on cached [CLS] vectors, "
         "whose extraction is not counted. Costs were measured once "
-        f"({escape(machine['device'])}, {escape(machine['precision'])})."
+        f"({data.machines(results)})."
     )
 
 

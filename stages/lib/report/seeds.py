@@ -123,7 +123,8 @@ def group(runs: Sequence[Run], lock: Json, models: Sequence[str], download: Down
     another number of training reviews, and those that do not count.
 
     A run with the seed of the last run is neither used nor unused, because it is the same run. This
-    is also true of every run of a model that reads no seed.
+    is also true of every run on as many reviews of a model that reads no seed, and of the runs of
+    models that are no longer in dvc.yaml.
     """
     known = {name: identify(lock, name, download["reviews"]) or ("", None) for name in models}
     last = {name: seed for name, (_, seed) in known.items()}
@@ -131,7 +132,9 @@ def group(runs: Sequence[Run], lock: Json, models: Sequence[str], download: Down
     curve: dict[str, list[Run]] = {name: [] for name in models}
     unused: Counter[str] = Counter()
     for run in runs:
-        if run.model not in known or known[run.model][0] != run.fingerprint:
+        if run.model not in known:
+            continue
+        if known[run.model][0] != run.fingerprint:
             unused[run.model] += 1
         elif run.train != download["train"]["reviews"]:
             if all((run.train, run.seed) != (one.train, one.seed) for one in curve[run.model]):

@@ -69,10 +69,15 @@ def f1(confusion: np.ndarray) -> np.ndarray:
     With two labels it is the F1 of the second; with more, the mean over the labels that occur as a
     true or predicted label. It is 0 where no prediction is right.
     """
-    right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
-    total = confusion.sum(-1) + confusion.sum(-2)
-    each = np.divide(2 * right, total, out=np.zeros_like(right), where=total > 0)
-    if confusion.shape[-1] == 2:
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    return _f1(right, confusion.sum(-1) + confusion.sum(-2))
+
+
+def _f1(right: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Compute F1 from how often each label is predicted rightly, and how often it is a true or a
+    predicted label: int [..., labels] each."""
+    each = np.divide(2 * right, total, out=np.zeros(right.shape), where=total > 0)
+    if right.shape[-1] == 2:
         return each[..., 1]
     return each.sum(-1) / np.maximum((total > 0).sum(-1), 1)
 
@@ -81,12 +86,18 @@ def bootstrap_f1(true: Sequence[str], predicted: Sequence[str], labels: Sequence
     """Return the percentile interval of F1 over RESAMPLES bootstrap resamples of the reviews.
 
     A resample only changes how often each pair of true and predicted label occurs, so the counts
-    are drawn from a multinomial distribution: the same result without a loop over the reviews.
+    are drawn from a multinomial distribution: the same result without a loop over the reviews. Only
+    pairs that occur are drawn, because memory for all pairs of many labels would not do.
     """
     counts = confusion_matrix(true, predicted, labels)
+    rows, columns = np.nonzero(counts)
+    shares = counts[rows, columns] / counts.sum()
     random = np.random.default_rng(0)
-    drawn = random.multinomial(counts.sum(), counts.ravel() / counts.sum(), size=RESAMPLES)
-    return percentiles(f1(drawn.reshape(RESAMPLES, *counts.shape)))
+    drawn = random.multinomial(counts.sum(), shares, size=RESAMPLES)
+    numbers = np.arange(len(labels))
+    is_true, is_predicted = rows[:, None] == numbers, columns[:, None] == numbers
+    right = drawn @ (is_true & is_predicted)
+    return percentiles(_f1(right, drawn @ (is_true.astype(int) + is_predicted)))
 
 
 def compare(first: np.ndarray, second: np.ndarray) -> Pair:

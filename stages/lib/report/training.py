@@ -37,22 +37,28 @@ def section(results: Results) -> Section:
 
 
 def _finding(results: Results, trained: list[str]) -> str:
+    if all(len(results.curves[name].get("validation/loss", ())) < 2 for name in trained):
+        return "Every model was trained for one epoch, so the curves show no trend yet."
     rising = [name for name in trained if rises(results, name)]
     growing = [name for name in trained if _best_is_last(results, name)]
+    above = f"more than {RISE:.0%} above its minimum"
     said = []
-    if all(len(results.curves[name].get("validation/loss", ())) < 2 for name in trained):
-        said.append("Every model was trained for one epoch, so the curves show no trend yet.")
-    elif rising:
+    if both := [name for name in rising if name in growing]:
         said.append(
-            f"The validation loss of {listed(rising)} rises by more than {RISE:.0%} after its "
-            "minimum: longer training only makes the model more confident."
+            f"The validation loss of {listed(both)} ends {above}, although the validation accuracy "
+            "is highest in the last epoch: the model is overconfident in its errors."
         )
-    else:
-        said.append("No model's validation loss rises again: none was trained for too long.")
-    if growing:
+    if over := [name for name in rising if name not in growing]:
         said.append(
-            f"The validation accuracy of {listed(growing)} is highest in the last epoch: more "
-            "epochs may help."
+            f"The validation loss of {listed(over)} ends {above}, and the validation accuracy is "
+            "highest in an earlier epoch: longer training would not help."
+        )
+    if not rising:
+        said.append(f"No model's validation loss ends {above}.")
+    if more := [name for name in growing if name not in rising]:
+        said.append(
+            f"The validation accuracy of {listed(more)} is highest in the last epoch: more epochs "
+            "may help."
         )
     return " ".join(said)
 

@@ -119,7 +119,10 @@ def test_a_reader_chooses_between_models_that_cannot_be_told_apart(of):
         "Take finetune-full, the most accurate of them on validation (0.810), where accuracy "
         "counts more than cost."
     ) in said
-    assert "of lora is 0.800 (95% interval 0.774 to 0.824) and that of finetune-full is" in said
+    assert (
+        "the accuracy of lora is 0.800 (95% interval 0.774 to 0.824) and the accuracy of "
+        "finetune-full is 0.810 ("
+    ) in said
 
 
 def test_the_decision_is_in_a_table(of):
@@ -158,7 +161,7 @@ def test_24_reviews_tell_little(of):
     assert "Take svm where cost counts more than the accuracy that it may lose" in said
     assert "Take finetune-full, the most accurate of them on validation (0.792), where" in said
     assert "of svm is 0.625" in said
-    assert "and that of finetune-full is 0.792" in said
+    assert "and the accuracy of finetune-full is 0.792" in said
 
 
 def test_64_reviews_on_which_the_cheapest_is_best_do_not_exclude_another(of):
@@ -172,6 +175,21 @@ def test_64_reviews_on_which_the_cheapest_is_best_do_not_exclude_another(of):
         "another one of them is up to "
     ) in said
     assert re.search(r"is up to 1\d\.\d points better on new reviews\.", said)
+
+
+def test_the_cheapest_and_best_is_taken_where_the_other_is_not_likely_to_be_better(of):
+    """The rule picks lora in 1.5% of the draws, the 97.5th percentile of its difference is 0."""
+    wrong = dict.fromkeys(WRONG, range(5, 63)) | {"svm": range(10), "lora": range(8, 18)}
+    results = of(wrong | {"lora": [*range(8, 10), *range(20, 28)]}, count=64)
+    choice = dataclasses.replace(recommendation.choose(results), contenders=["svm", "lora"])
+    said = recommendation.answer(results, choice)[0].markdown
+    assert re.search(r"is up to \d+\.\d points better on new reviews\.", said)
+    results = of(wrong | {"lora": range(2, 30)}, count=64)
+    said = recommendation.answer(results, choice)[0].markdown
+    assert (
+        "highest validation accuracy (0.844). Take it: no other is likely to be better on" in said
+    )
+    assert "up to" not in said
 
 
 def test_a_tie_is_stated_and_goes_to_the_cheapest(of):
@@ -203,7 +221,9 @@ def test_the_rule_has_the_parameters_of_the_report(of, tmp_path):
     said = recommendation.answer(results, recommendation.choose(results))[1].markdown
     assert "is at most 2 percentage points below that of the best" in said
     assert "If it picks one model in at least 90% of the draws, that model is recommended." in said
-    assert "the fewest models that together make up 90% cannot be told apart" in said
+    assert (
+        "the fewest models that together account for 90% of the draws cannot be told apart" in said
+    )
     assert "10,000 bootstrap draws of the validation reviews. If" in said
     strict = dataclasses.replace(results, rule=params.Report(margin=0.01, share=0.975))
     said = recommendation.answer(strict, recommendation.choose(strict))[1].markdown
@@ -292,6 +312,12 @@ def test_scores_of_several_seeds_are_means_with_standard_deviations(with_seeds):
     assert tables["scores"].caption.startswith("Scores, their standard deviation over seeds, 95%")
     assert "The number after \N{PLUS-MINUS SIGN} is the standard deviation" in prose(section)
     assert "the mean accuracy of lora is 0.809 (95% interval" in answer(results)
+    assert (
+        "and for a model with one seed Wilson's for accuracy and the percentile bootstrap for F1, "
+        "which cover the reviews alone. F1 is for the label positive."
+    ) in prose(section)
+    every = recommendation._how_to_read(with_seeds(FOUR))
+    assert "which cover reviews and seeds. F1 is for the label positive." in every
     assert "and of the seeds (a hierarchical bootstrap; see the section on" in prose(section)
     shown = plots.shown(results)["seeds"]
     assert list(shown.columns) == ["model", "seed", "validation", "test"]
@@ -305,6 +331,16 @@ def test_scores_of_several_seeds_are_means_with_standard_deviations(with_seeds):
     assert [row[1:] for row in shown.rows if row[0] == "svm"] == [["0", "0.73", "0.73"]]
     (figure,) = [block for block in section.blocks if getattr(block, "key", "") == "seeds"]
     assert "lora from 0.805 to 0.813" in figure.finding
+
+
+def test_a_mean_over_seeds_is_told_from_the_accuracy_of_one(with_seeds):
+    both = {"lora": 200, "finetune-full": 190}
+    said = answer(with_seeds({"finetune-full": [188, 192]}, wrong=both))
+    assert "the accuracy of lora is 0.800 (" in said
+    assert " and the mean accuracy of finetune-full is 0.810 (" in said
+    said = answer(with_seeds({"lora": [198, 202]}, wrong=both))
+    assert "the mean accuracy of lora is 0.800 (" in said
+    assert " and the accuracy of finetune-full is 0.810 (" in said
 
 
 def test_intervals_of_several_seeds_are_as_wide_as_the_seeds_are_apart(with_seeds):
@@ -428,6 +464,22 @@ def test_a_model_without_a_curve_is_left_out_and_sizes_are_those_of_all_others(w
     assert [row[0] for row in table.rows] == ["100", "1,000"]
     assert table.rows[0] == ["100", "0.600 ± 0.005", "0.550 ± 0.005", "Use svm."]
     assert table.rows[1] == ["1,000", "0.730", "0.809", "Use lora."]
+    assert section.blocks[0].markdown.startswith(
+        "With no more than 100 training reviews, svm, which trains the fewest parameters of svm "
+        "and lora, is as good as any other of these, as far as the validation reviews can tell."
+    )
+    bad = curve(with_sizes({100: {"lora": 450, "finetune-full": 200}}))
+    assert bad.startswith(
+        "Even with 100 training reviews, lora, which trains the fewest parameters of finetune-full "
+        "and lora, is not the best choice of these. With 100, finetune-full is 25.0 points better"
+    )
+
+
+def test_one_model_alone_is_compared_with_no_other(with_sizes):
+    assert curve(with_sizes({100: {"svm": 400}})) == (
+        "From 100 to 1,000 reviews, the test accuracy of the best model on validation goes from "
+        "0.600 (svm) to 0.730 (svm), so more labels may still help."
+    )
 
 
 def test_the_picture_has_every_size_in_its_table(with_sizes):
@@ -469,6 +521,14 @@ def test_rows_of_other_code_data_or_parameters_do_not_count(with_seeds, tmp_path
     said = spread.sentence(report.load())
     assert said.startswith("Scores are means over seeds (2 of svm; 1 of finetune-head, ")
     assert "1 row of `metrics/seeds.json` is not used" in said
+
+
+def test_seeds_of_a_model_that_is_no_longer_there_are_not_asked_for(with_seeds, tmp_path):
+    with_seeds({"svm": [260]})
+    content = json.loads((tmp_path / "metrics/seeds.json").read_text())
+    content["rows"][0]["model"] = "of-old"
+    (tmp_path / "metrics/seeds.json").write_text(json.dumps(content))
+    assert "not used" not in spread.sentence(report.load())
 
 
 def test_a_demonstration_does_not_call_the_seeds_outdated(with_seeds, tmp_path):
@@ -603,10 +663,10 @@ def test_why_adapters_save_little_memory_follows_from_the_tensors_of_a_step(of):
     minus = "\N{MINUS SIGN}"
     results = of()
     assert claims.tensors(results.claims_costs) == (
-        "The tensors of one step, LoRA against full fine-tuning, on the 32 longest reviews in bf16 "
-        f"on cpu, 2 threads, take 313 MB against 660 MB ({minus}53%): gradients and optimizer "
-        f"states 3 MB against 270 MB ({minus}99%), activations for the backward pass 240 MB "
-        f"against 300 MB ({minus}20%), and weights 70 MB against 90 MB ({minus}22%). The "
+        "In one step on the 32 longest reviews (bf16; cpu, 2 threads), LoRA's tensors, compared "
+        f"with those of full fine-tuning, take 313 MB against 660 MB ({minus}53%): gradients and "
+        f"optimizer states 3 MB against 270 MB ({minus}99%), activations for the backward pass "
+        f"240 MB against 300 MB ({minus}20%), and weights 70 MB against 90 MB ({minus}22%). The "
         "activations are those of the largest part of the batch that is computed at once. "
         "Adapters save gradients and optimizer states, but not most of the activations, which are "
         "77% of the tensors of LoRA. Whatever else is in a peak is temporary, or belongs to "
@@ -672,6 +732,17 @@ def test_the_summary_counts_the_verdicts(of):
     assert f"{holding} of 11 claims hold here" in prose(
         claims.section(judged, results.claims_costs)
     )
+    one = [dataclasses.replace(claim, verdict=claims.FAILS) for claim in judged[:-1]]
+    one.append(dataclasses.replace(judged[-1], verdict=claims.HOLDS))
+    assert claims._summary(one) == "1 of 11 claims holds here and 10 do not."
+
+
+@pytest.mark.parametrize(
+    ("ratio", "shown"),
+    [(0.58, "\N{MINUS SIGN}42%"), (0.997, "+0%"), (1.003, "+0%"), (1.5, "+50%")],
+)
+def test_a_change_is_a_percentage_with_its_sign(ratio, shown):
+    assert claims._change(ratio) == shown
 
 
 # Training, failures, data
@@ -679,11 +750,23 @@ def test_the_summary_counts_the_verdicts(of):
 
 def test_a_loss_that_rises_again_is_told(of, tmp_path):
     results = of()
-    assert "No model's validation loss rises again" in prose(trained.section(results))
-    file = tmp_path / "data/curves/lora/plots/metrics/validation/loss.tsv"
-    file.write_text("step\tloss\n10\t0.5\n20\t0.4\n30\t0.6\n")
-    assert "The validation loss of lora rises by more than 5%" in prose(
-        trained.section(report.load())
+    assert prose(trained.section(results)).startswith(
+        "No model's validation loss ends more than 5% above its minimum. The validation accuracy "
+        "of finetune-head, finetune-full, lora-2e-5, lora-2e-4 and lora is highest in the last "
+        "epoch: more epochs may help."
+    )
+    curves = tmp_path / "data/curves/lora/plots/metrics/validation"
+    (curves / "loss.tsv").write_text("step\tloss\n10\t0.5\n20\t0.4\n30\t0.6\n")
+    assert prose(trained.section(report.load())).startswith(
+        "The validation loss of lora ends more than 5% above its minimum, although the validation "
+        "accuracy is highest in the last epoch: the model is overconfident in its errors. The "
+        "validation accuracy of finetune-head, finetune-full, lora-2e-5 and lora-2e-4 is highest "
+        "in the last epoch: more epochs may help."
+    )
+    (curves / "accuracy.tsv").write_text("step\taccuracy\n10\t0.7\n20\t0.8\n30\t0.8\n")
+    assert prose(trained.section(report.load())).startswith(
+        "The validation loss of lora ends more than 5% above its minimum, and the validation "
+        "accuracy is highest in an earlier epoch: longer training would not help. The"
     )
 
 
@@ -709,6 +792,34 @@ def test_reviews_that_all_get_wrong_and_that_only_one_gets_right_are_listed(of):
     assert "get 978 right (98%) and 20 wrong (2%); on 2, only one model is right." in said
     none = of(dict.fromkeys(WRONG, 0))
     assert "No test review is misclassified by all models." in prose(failures.section(none, "lora"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ([], "lora makes no error on the test split."),
+        ([1], "lora makes one error on the test split: positive taken for negative."),
+        (
+            [0, 1, 3],
+            "lora makes 3 errors on the test split. The most common one is positive taken for "
+            "negative (2 times).",
+        ),
+        (
+            range(10),
+            "lora makes 10 errors on the test split. The most common ones are negative taken for "
+            "positive and positive taken for negative (5 times each).",
+        ),
+    ],
+)
+def test_the_most_common_errors_are_named(of, wrong, words):
+    assert failures._most_confused(of({"lora": wrong}), "lora") == words
+
+
+def test_errors_that_are_all_as_common_are_not_named(of):
+    results = of({"lora": range(5)}, labels=["a", "b", "c", "d", "e"])
+    assert failures._most_confused(results, "lora") == (
+        "lora makes 5 errors on the test split. No label is taken for another more than 1 time."
+    )
 
 
 def test_a_trend_with_length_is_told_when_it_is_one(of):
@@ -747,6 +858,26 @@ def test_whether_it_is_like_for_like_stands_below_the_scores(
     assert ("published val. accuracy" in columns) == (words == "**Like for like:**"), shown
 
 
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({}, "How should a DistilBERT be adapted to movie reviews?"),
+        (
+            {"backbone": {"repository": "answerdotai/ModernBERT-base"}},
+            "How should this encoder be adapted to movie reviews?",
+        ),
+        (
+            {"reviews": {"repository": "stanfordnlp/imdb"}},
+            "How should a DistilBERT be adapted to these reviews?",
+        ),
+    ],
+)
+def test_the_question_names_what_was_adapted_to_what(of, changes, title):
+    parts = experiment.OFFICIAL
+    provenance = {what: parts[what] | changes.get(what, {}) for what in parts}
+    assert overview.write(of(provenance=provenance)).title == title
+
+
 def test_a_part_of_the_official_reviews_is_not_like_for_like(of):
     said = data.likeness(of(provenance=experiment.OFFICIAL)).markdown
     assert "**Not like for like:** only a part of the official reviews is used." in said
@@ -775,9 +906,9 @@ def test_scores_are_compared_with_what_others_report_on_the_same_data(official):
     assert said.kind == ""
     assert said.markdown == (
         "The test accuracies of svm (0.765\N{EN DASH}0.807), finetune-full (0.830\N{EN DASH}0.854) "
-        "and lora-2e-4 (0.810\N{EN DASH}0.843) are within what others report, that is the range in "
-        "model cards and course notebooks on the Hub for the same reviews and backbone, and the "
-        "published experiment."
+        "and lora-2e-4 (0.810\N{EN DASH}0.843) are within the ranges, in brackets, that others "
+        "report in model cards and course notebooks on the Hub for the same reviews and backbone, "
+        "and the published experiment."
     )
 
 
@@ -826,15 +957,57 @@ def test_a_published_test_accuracy_is_one_that_others_report(monkeypatch):
 
 
 def test_duplicates_across_splits_and_imbalance_are_told(of):
-    across = {"train_validation": 0, "train_test": 3, "validation_test": 0}
+    across = {"train_validation": 1, "train_test": 3, "validation_test": 0}
     results = of(changes=[("metrics/download.json", {"duplicates_across_splits": across})])
     said = prose(data.section(results))
-    assert "**3 texts are in more than one split** (3 in train and test)" in said
+    assert (
+        "**Some texts are in more than one split** (1 in train and validation and 3 in train and "
+        "test), so scores may be too high."
+    ) in said
     assert "The labels are balanced" in said
     facts = results.download["train"] | {"labels": {"negative": 900, "positive": 100}}
     said = prose(data.section(of(changes=[("metrics/download.json", {"train": facts})])))
-    assert "90% of the training reviews are negative" in said
+    assert (
+        "The labels are not balanced: 90% of the training reviews and 50% of the test reviews are "
+        "negative, so always predicting this label would have a test accuracy of 0.500."
+    ) in said
     assert "No text is in more than one split" in said
+
+
+@pytest.mark.parametrize(
+    ("counts", "balanced"),
+    [
+        ({"a": 500, "b": 450}, True),
+        ({"a": 500, "b": 449}, False),
+        # Of many labels, the rarest one can be missing almost entirely.
+        (dict.fromkeys("abcdefghi", 111) | {"j": 1}, False),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_are_balanced_if_none_is_much_rarer_in_training_or_test(of, counts, balanced, split):
+    every = of().download["test"] | {"labels": dict.fromkeys(counts, 100)}
+    facts = {"train": every, "validation": every, "test": every}
+    facts[split] = every | {"labels": counts}
+    found = data._balance(of(changes=[("metrics/download.json", facts)]).download)
+    assert found.startswith("The labels are balanced") == balanced
+
+
+def test_each_machine_is_named_with_its_models(of):
+    assert data.machines(of()) == "cpu, 2 threads, fp32"
+    slow = {"device": "cpu", "precision": "fp64"}
+    results = of(changes=[("metrics/costs/svm.json", slow)])
+    assert data.machines(results) == "cpu, 2 threads, fp32; svm: cpu, fp64"
+    assert "measured once (cpu, 2 threads, fp32; svm: cpu, fp64)." in (
+        recommendation._how_to_read(results)
+    )
+
+
+def test_medians_between_two_lengths_are_not_rounded(of):
+    train = of().download["train"]
+    short = train | {"words": train["words"] | {"p50": 2.0}}
+    long = train | {"words": train["words"] | {"p50": 2.5}}
+    results = of(changes=[("metrics/download.json", {"train": short, "test": long})])
+    assert "their median length is 2.5 words, against 2." in prose(data.section(results))
 
 
 # Labels that look wrong
@@ -847,8 +1020,8 @@ def test_suspects_are_counted_and_the_list_is_named(of):
     assert said.startswith(
         "Of 1,000 training reviews, 30 (3.0%) have labels that look wrong: a linear model that was "
         "not fitted on the review finds another label more probable. Read `data/label-issues.csv` "
-        "from the top, and correct in your data the labels that are wrong. A suspect may also "
-        "be the model's mistake: it gets 75.0% of the labels right."
+        "from the top, and correct the wrong labels in your data. A suspect may also be "
+        "the model's mistake: it gets 75.0% of the labels right."
     )
     assert "1 (0.1%) has a label that looks wrong" in prose(labels.section(of(suspects=1)))
 
@@ -865,7 +1038,7 @@ def test_no_suspects_are_told_and_have_no_table(of):
 @pytest.mark.parametrize(
     ("suspects", "words"),
     [
-        (10, "10 suspected labels; all are shown"),
+        (10, "10 suspected labels, with the label that the model suggests"),
         (11, "11 suspected labels; the 10 least probable"),
     ],
 )
