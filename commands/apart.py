@@ -76,10 +76,16 @@ def isolate(project: Path, cache: Path) -> None:
         config["core"]["no_scm"] = True
 
 
+def _has_a_copy(project: Path, own: Path) -> bool:
+    """Return whether `project` has all of the files at `own`, which is relative to both."""
+    files = [own] if own.is_file() else [file for file in own.rglob("*") if file.is_file()]
+    return not own.is_absolute() and all((project / file).is_file() for file in files)
+
+
 def set_params(project: Path, **changes: Any) -> None:
     """Change params.yaml in `project`: `dataset__subset=64` sets dataset.subset.
 
-    The user's own data are read where they are.
+    The user's own data are read where they are, unless `project` has a copy of them.
     """
     path = project / params.PATH
     declarations.read_yaml(str(path))  # raises InputError where it cannot be read
@@ -87,7 +93,7 @@ def set_params(project: Path, **changes: Any) -> None:
     content = yaml.load(path.read_text(encoding="utf-8"))
     for section in ("dataset", "backbone"):
         own = Path(content[section]["path"])
-        if own.exists() and local.is_given(own):
+        if own.exists() and local.is_given(own) and not _has_a_copy(project, own):
             content[section]["path"] = str(own.resolve())
     for name, value in changes.items():
         *sections, key = name.split("__")

@@ -28,7 +28,7 @@ def copy_project(copy: Path) -> None:
     new = programs.output("git", "ls-files", "-z", "--others", "--exclude-standard", "--", "stages")
     for file in map(Path, filter(None, (known + new).split("\0"))):
         # Outputs of the whole data and DVC's records of them do not belong in the copy. The user's
-        # own data are read where they are.
+        # own data that git does not track are read where they are.
         made = any(file.is_relative_to(output) for output in outputs)
         if file.is_file() and not made and file.name != "dvc.lock" and file.suffix != ".dvc":
             (copy / file).parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from commands import ending
 from stages.lib.core import outputs, stage
@@ -123,7 +123,9 @@ def check_output(path: Path | None, source: str) -> None:
         raise InputError(f"--output {path}: {path.parent} is not a directory")
     if path and source and path.exists() and _is_read(path, source):
         place = "standard input" if source == texts.STDIN else "--file"
-        raise InputError(f"--output {path}: it is the file of {place}, which would be lost")
+        raise InputError(
+            f"--output {path}: it is also the input ({place}), which would be overwritten"
+        )
 
 
 def _is_read(path: Path, source: str) -> bool:
@@ -197,7 +199,7 @@ def opened(path: Path | None) -> Iterator[Write]:
             raise InputError(f"--output {path}: {str(error.strerror).lower()}") from None
         with file:
             if path.suffix == ".csv":
-                csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+                _csv(file).writerow(COLUMNS)
             yield lambda rows: write(rows, file)
 
 
@@ -211,17 +213,23 @@ def show(rows: list[Row], file: TextIO) -> None:
 
 def write_csv(rows: list[Row], file: TextIO) -> None:
     """Write rows as CSV, with nine significant digits, which represent a float32 exactly."""
-    csv.writer(file, lineterminator="\n").writerows(
-        (text, label, "" if score is None else f"{score:.9g}") for text, label, score in rows
-    )
+    _csv(file).writerows((text, label, _rounded(score)) for text, label, score in rows)
+
+
+def _csv(file: TextIO) -> Any:
+    # Without quotes, a carriage return in a text would end its row.
+    return csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
 
 
 def write_jsonl(rows: list[Row], file: TextIO) -> None:
     """Write rows as JSON, one object per line, with the same digits as `write_csv`."""
     for text, label, score in rows:
-        probability = None if score is None else float(f"{score:.9g}")
-        row = dict(zip(COLUMNS, (text, label, probability), strict=True))
+        row = dict(zip(COLUMNS, (text, label, _rounded(score)), strict=True))
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _rounded(score: float | None) -> float | None:
+    return None if score is None else float(f"{score:.9g}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The ranges of parameters in tuning.yaml, as Optuna's distributions."""
 
-import difflib
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,7 +48,9 @@ def read(model: str, models: tuple[str, ...]) -> dict[str, "BaseDistribution"]:
     found: dict[str, dict[str, BaseDistribution]] = {}
     for name, section in content.items():
         if name not in models:
-            raise InputError(f"{PATH}: {name}: no such model; {suggestion(str(name), models)}")
+            raise InputError(
+                f"{PATH}: {name}: no such model; {params.suggestion(str(name), models)}"
+            )
         if not isinstance(section, dict) or not section:
             raise InputError(f"{PATH}: {name}: expected parameters with their ranges")
         found[name] = {
@@ -62,12 +63,6 @@ def read(model: str, models: tuple[str, ...]) -> dict[str, "BaseDistribution"]:
             f"{', '.join(found)})"
         )
     return found[model]
-
-
-def suggestion(name: str, known: tuple[str, ...]) -> str:
-    """Return the known name that an unknown one probably stands for, or all known ones."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 
 def _distribution(name: str, entry: Any, current: Values) -> "BaseDistribution":
@@ -89,7 +84,7 @@ def _distribution(name: str, entry: Any, current: Values) -> "BaseDistribution":
             raise InputError(f"{where}.{key}: missing") from None
         if first["type"] == "extra_forbidden":
             known = tuple(kind.model_fields)
-            raise InputError(f"{where}.{key}: unknown; {suggestion(key, known)}") from None
+            raise InputError(f"{where}.{key}: unknown; {params.suggestion(key, known)}") from None
         message = re.sub("^(Input|List) ", "", first["msg"])
         value = params.shown(first["input"])
         raise InputError(f"{where}.{key}: {value} is wrong: it {message}") from None

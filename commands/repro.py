@@ -52,7 +52,8 @@ def plan(repo: "Repo", changes: dict[str, list[Any]]) -> list[Planned]:
     """List the stages that `dvc repro` will run, in order; `changes` is what `dvc status` says.
 
     A stage runs when something it reads or its command changed, when an output is neither in place
-    nor in DVC's cache, or after a stage that runs, unless that one's outputs come out the same.
+    nor in DVC's cache, or after a stage that runs. DVC skips the last kind where the outputs of the
+    earlier stage come out the same.
     """
     from networkx import topological_sort
 
@@ -112,8 +113,6 @@ def _json(path: Path) -> dict[str, Any]:
 
 def show_plan(console: "Console", planned: list[Planned], total: int) -> None:
     """Print which stages will run, why, and about how long each takes."""
-    from rich.table import Table
-
     from stages.lib.report import content
 
     known = [item.seconds for item in planned if item.seconds is not None]
@@ -122,8 +121,8 @@ def show_plan(console: "Console", planned: list[Planned], total: int) -> None:
         longest = max(planned, key=lambda item: item.seconds or 0)
         device = longest.costs.get("device", "device unknown")
         said += f"; those that were measured take about {content.seconds(sum(known))} ({device})"
-    console.print(f"{said}. What DVC's cache has takes no time.")
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    console.print(f"{said}. Stages whose results are in DVC's cache take no time.")
+    table = terminal.table()
     table.add_column("stage", no_wrap=True)
     table.add_column("about", justify="right", no_wrap=True)
     table.add_column("because", overflow="fold")
@@ -162,11 +161,9 @@ def reproduce(directory: Path, *arguments: str) -> int:
 
 def show_results(console: "Console", directory: Path, title: str = "") -> None:
     """Print the scores and costs of all models."""
-    from rich.table import Table
-
     from stages.lib.report import content
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), title=title, title_justify="left")
+    table = terminal.table(title=title, title_justify="left")
     table.add_column("model", no_wrap=True)
     for name in ("val. accuracy", "test accuracy", "trained parameters", "time", "on disk"):
         table.add_column(name, justify="right")
@@ -198,7 +195,7 @@ def answer(report: Path) -> str:
 def main() -> None:
     argparse.ArgumentParser(
         prog="python -m commands.repro",
-        description="dvc repro, with what will run before and what came out after.",
+        description="Run dvc repro, with the plan before it and the results after it.",
     ).parse_args()
     console = terminal.console()
     planned = _plan_here(console)

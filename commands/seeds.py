@@ -103,8 +103,9 @@ def measured(experiment: Json, lock: Json) -> tuple[list[Json], set[str]]:
         if used is None or any(used[key] != params[key] for key in used.keys() & params.keys()):
             stale.add(model)
         else:
-            used.pop("seed", None)
-            row = {"model": model, "seed": params["seed"], "settings": used}
+            # A model that reads no seed has the same run in each experiment.
+            seed = used.pop("seed", None)
+            row = {"model": model, "seed": seed, "settings": used}
             rows.append(row | {score: scores[score] for score in SCORES})
     return rows, stale
 
@@ -225,13 +226,11 @@ def write(collected: list[Run], current: dict[str, str], others: set[str]) -> No
         )
     counts = Counter(run.model for run in merged)
     shown = ", ".join(f"{count} of {model}" for model, count in counts.items()) or "none"
-    print(
-        f"saved in {collection.PATH}: runs: {shown}; 'dvc repro report' uses them", file=sys.stderr
-    )
+    print(f"runs in {collection.PATH} now: {shown}; 'dvc repro report' uses them", file=sys.stderr)
     if others:
         print(
-            f"not saved: runs with other code, data or parameters than in dvc.lock, of "
-            f"{', '.join(sorted(others))}; 'dvc repro' brings dvc.lock up to date",
+            f"not saved: runs of {', '.join(sorted(others))} whose code, data or parameters "
+            "differ from those in dvc.lock; 'dvc repro' brings dvc.lock up to date",
             file=sys.stderr,
         )
 
@@ -290,9 +289,7 @@ def readable(summary: Any) -> Any:
 
 
 def _show(console: "Console", table: Any) -> None:
-    from rich.table import Table
-
-    shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    shown = terminal.table()
     for name in table:
         text = name in ("model", "settings")
         shown.add_column(

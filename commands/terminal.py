@@ -2,12 +2,13 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stages.lib.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def console() -> "Console":
@@ -27,3 +28,10 @@ def console() -> "Console":
         markup=False,
         highlight=False,
     )
+
+
+def table(**options: Any) -> "Table":
+    """Return a table without lines; `options` are those of rich.table.Table."""
+    from rich.table import Table
+
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), **options)

@@ -26,6 +26,7 @@ from commands.seeds import flat
 from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
 from stages.lib.models import registry
+from stages.lib.report import content
 from stages.lib.schema import params
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def search(model: str, wanted: int) -> None:
     """Run trials until the study has this number of them, then print the best."""
     models = registry.names()
     if model not in models:
-        raise InputError(f"{model}: no such model; {ranges.suggestion(model, models)}")
+        raise InputError(f"{model}: no such model; {params.suggestion(model, models)}")
     space = ranges.read(model, models)
     trials.check_workspace()
     trials.check_queue()
@@ -82,7 +83,7 @@ def search(model: str, wanted: int) -> None:
         trials.remove_leftovers(model)
         study = _study(model, state)
         done = len(study.trials)
-        start = f"goes on after {done} of {wanted} trials" if done else f"{wanted} trials"
+        start = f"continues after {done} of {wanted} trials" if done else f"{wanted} trials"
         start = f"all {done} trials are done" if done >= wanted else start
         print(f"{model}: {start}; judged by validation accuracy", flush=True)
         _run_until(wanted, model, space, study, state)
@@ -237,11 +238,7 @@ def _line(study: "Study", wanted: int) -> str:
     if not left:
         return line
     seconds = [trial.user_attrs["seconds"] for trial in completed]
-    return f"{line}  about {_duration(left * sum(seconds) / len(seconds))} left"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+    return f"{line}  about {content.seconds(left * sum(seconds) / len(seconds))} left"
 
 
 def _values(trial: "FrozenTrial") -> dict[str, str]:

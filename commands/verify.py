@@ -1,4 +1,4 @@
-"""Verify that the committed scores come out on this machine, too.
+"""Verify that the committed scores can be reproduced on this machine.
 
     make verify, or python -m commands.verify
     python -m commands.verify --subset 256
@@ -212,9 +212,7 @@ def show(
     verdicts: Mapping[str, str],
 ) -> None:
     """Print the accuracies of both runs, the machines that they are from, and the verdicts."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = terminal.table()
     table.add_column("model", no_wrap=True)
     for name in ("val. accuracy", "here", "test accuracy", "here"):
         table.add_column(name, justify="right")

@@ -18,7 +18,7 @@ import torch
 from peft import PeftModel
 from ruamel.yaml import YAML
 
-from commands import predict
+from commands import ending, predict
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import MODELS
 from stages.lib.models import prediction, registry
@@ -26,9 +26,6 @@ from stages.lib.reviews import texts
 
 # Clear cases for the miniature's SVM, in whichever precision its vectors were extracted.
 GOOD, BAD = "witty witty great", "it is dull and tedious"
-
-# Run in the precision that `auto` means here, and then in the other one (see `make test`).
-pytestmark = pytest.mark.precision
 
 
 @pytest.fixture
@@ -69,6 +66,7 @@ def test_the_models_are_the_projects(here):
     assert list(artifacts) == list(registry.names())
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("name", registry.names())
 def test_it_predicts_what_the_stage_reported_of_the_test_reviews(run, tmp_path, name):
     reported = pd.read_csv(f"data/predictions/{name}.csv")
@@ -89,6 +87,7 @@ def test_a_text_has_its_label_and_probability_in_its_line(run):
     assert labels(run("--model", "svm", BAD, GOOD)) == ["negative", "positive"]
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
 def test_a_model_may_be_named_by_its_path(run, tmp_path, name):
     elsewhere = shutil.copytree(f"data/models/{name}", tmp_path / "mine")
@@ -124,6 +123,7 @@ def test_what_is_read_and_how_makes_no_difference(run, tmp_path):
     assert run("--model", "lora", "--file", tmp_path / "a.parquet") == expected
 
 
+@pytest.mark.precision
 def test_chunks_change_neither_order_nor_predictions(run, monkeypatch):
     reviews = [" ".join([BAD] * (1 + i % 4)) if i % 2 else GOOD for i in range(23)]
     expected = run("--model", "svm", stdin=lines(*reviews))
@@ -142,12 +142,22 @@ def test_jsonl_has_text_label_and_probability(run, tmp_path):
     assert rows[1]["label"] is rows[1]["probability"] is None
 
 
+def test_a_carriage_return_ends_no_row(run, tmp_path):
+    text = f"{GOOD}\r{BAD}"
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    run("--model", "svm", "--file", tmp_path / "in.jsonl", "--output", tmp_path / "out.csv")
+    found = pd.read_csv(tmp_path / "out.csv")
+    assert found["text"].tolist() == [text]
+    assert found["probability"].between(0.5, 1).all()
+
+
 def test_an_empty_text_keeps_its_line_and_has_no_label(both):
     printed = both("--model", "svm", stdin=lines(GOOD, " ", BAD))
     assert labels(printed.out) == ["positive", "", "negative"]
     assert printed.err.endswith("warning: empty texts, which have no label: 1\n")
 
 
+@pytest.mark.precision
 @pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
 def test_a_long_text_is_cut_where_training_did(here, name):
     """The limit is 32 tokens, two of which are [CLS] and [SEP]."""
@@ -161,10 +171,12 @@ def test_a_long_text_is_cut_where_training_did(here, name):
     assert not np.array_equal(other, first)
 
 
+@pytest.mark.precision
 def test_an_adapter_is_merged(here):
     assert not isinstance(prediction.load(MODELS / "lora", "fp32").network, PeftModel)
 
 
+@pytest.mark.precision
 def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
     expected = prediction.load(MODELS / "lora", "fp32").probabilities([GOOD])
 
@@ -179,6 +191,7 @@ def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
     assert np.allclose(model.probabilities([GOOD]), expected, atol=1e-6)
 
 
+@pytest.mark.precision
 def test_bf16_is_close_to_fp32(run):
     reviews = ("--model", "finetune-full", GOOD, BAD)
     found, expected = (
@@ -216,7 +229,7 @@ def test_bf16_is_close_to_fp32(run):
         (["--model", "svm", "data/predictions/svm.csv"], "is a file: use --file data/predictions"),
         (
             ["--model", "svm", "--file", "params.csv", "--output", "./params.csv"],
-            "--output params.csv: it is the file of --file, which would be lost",
+            "--output params.csv: it is also the input (--file), which would be overwritten",
         ),
         (
             ["--model", "svm", GOOD, "--output", "dvc.yaml/out.csv"],
@@ -355,7 +368,8 @@ def test_a_mistake_is_said_before_torch_is_imported(here):
         ("$'caf\\xe9'", "error: 'caf\\udce9': not UTF-8; --file reads texts from a file"),
         (
             "--output in.csv < in.csv",
-            "error: --output in.csv: it is the file of standard input, which would be lost",
+            "error: --output in.csv: it is also the input (standard input), which would be "
+            "overwritten",
         ),
     ],
 )
@@ -376,10 +390,11 @@ def test_an_output_that_is_a_link_stays_one(run, tmp_path):
     assert GOOD in (tmp_path / "real.csv").read_text()
 
 
-def test_a_terminal_that_lacks_a_character_gets_another(here, tmp_path):
+def test_a_terminal_that_lacks_a_character_gets_another(here, monkeypatch, tmp_path):
     model = shutil.copytree(here.path / "data/models/svm", tmp_path / "svm")
     config = model / "config.json"
     config.write_text(config.read_text().replace("positive", "posé").replace("negative", "négé"))
-    command = ["python", "-m", "commands.predict", "--model", str(model), GOOD]
-    done = here.run(*command, PYTHONIOENCODING="ascii")
-    assert "\\xe9\t" in done.stdout
+    monkeypatch.setattr(sys, "argv", ["predict", "--model", str(model), GOOD])
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    ending.quietly(predict.main)
+    assert b"\\xe9\t" in sys.stdout.buffer.getvalue()

@@ -194,19 +194,22 @@ def test_a_demonstration_that_fails_keeps_the_last_one_and_dvcs_status(ran, tmp_
     assert temporary(project) == temporary(ran) | {"demo"}
 
 
-def test_reviews_of_the_users_own_are_demonstrated(ran, tmp_path):
-    """They are read where they are, however the parameter names them."""
+def test_reviews_of_the_users_own_are_read_where_they_are_unless_copied(ran, tmp_path):
     from commands import apart
 
     project = ran.copy(tmp_path / "project")
     (project.path / "own").mkdir()
     (project.path / "own/train.csv").write_text("text,label\n")
     project.set(dataset__path="own/")
+    copy = project.copy(tmp_path / "copy")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.path)
-        apart.set_params(project.path, dataset__subset=64)
-    assert project.read("params.yaml")["dataset"]["path"] == str(project.path / "own")
-    assert project.read("params.yaml")["dataset"]["subset"] == 64
+        apart.set_params(copy.path)
+        assert copy.read("params.yaml")["dataset"]["path"] == "own/"
+        (project.path / "own/test.csv").write_text("text,label\n")
+        apart.set_params(copy.path, dataset__subset=64)
+    assert copy.read("params.yaml")["dataset"]["path"] == str(project.path / "own")
+    assert copy.read("params.yaml")["dataset"]["subset"] == 64
 
 
 def test_make_calls_them():

@@ -73,6 +73,16 @@ def test_the_same_seed_twice_counts_once():
     assert seeds.summarize(rows).seeds.tolist() == [2, 2]
 
 
+def test_a_model_that_reads_no_seed_counts_once():
+    rows = []
+    for seed in (1, 2):
+        (tip,) = experiment(PARAMS | {"seed": seed}, {"svm": 0.7})["revs"]
+        stages = lock(PARAMS | {"seed": seed})
+        del stages["svm"]["params"]["params.yaml"]["seed"]
+        rows += seeds.measured(tip, stages)[0]
+    assert seeds.summarize(rows).seeds.tolist() == [1]
+
+
 def test_one_seed_has_no_standard_deviation():
     summary = seeds.summarize(run(1, 0.7, 0.5)[0])
     assert summary["test.accuracy std"].isna().all()
@@ -222,14 +232,14 @@ def test_saving_says_what_is_there_and_what_is_left_out(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     seeds.write([a_run("svm", 1, "a"), a_run("svm", 2, "a")], {"svm": "a"}, {"lora"})
     assert capsys.readouterr().err.splitlines() == [
-        "saved in metrics/seeds.json: runs: 2 of svm; 'dvc repro report' uses them",
-        "not saved: runs with other code, data or parameters than in dvc.lock, of lora; "
+        "runs in metrics/seeds.json now: 2 of svm; 'dvc repro report' uses them",
+        "not saved: runs of lora whose code, data or parameters differ from those in dvc.lock; "
         "'dvc repro' brings dvc.lock up to date",
     ]
     seeds.write([], {"svm": "new"}, set())
     assert capsys.readouterr().err.splitlines() == [
         "removed: runs with earlier code, data or parameters, of svm",
-        "saved in metrics/seeds.json: runs: none; 'dvc repro report' uses them",
+        "runs in metrics/seeds.json now: none; 'dvc repro report' uses them",
     ]
     assert (tmp_path / "metrics/seeds.json").read_text() == '{\n  "rows": []\n}\n'
 

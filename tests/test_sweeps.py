@@ -90,7 +90,7 @@ def test_the_seeds_tool_reads_them_and_says_what_it_left_out(swept):
 def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, tmp_path):
     project = swept.copy(tmp_path / "project")
     done = project.run("python", "-m", "commands.seeds", "--save")
-    assert "saved in metrics/seeds.json: runs: 2 of svm; 'dvc repro report' uses" in done.stderr
+    assert "runs in metrics/seeds.json now: 2 of svm; 'dvc repro report' uses" in done.stderr
     assert project.git("diff", "--name-only").split() == ["metrics/seeds.json"]
     rows = {row["seed"]: row for row in project.read("metrics/seeds.json")["rows"]}
     assert sorted(rows) == [1, 2]
@@ -111,7 +111,7 @@ def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, 
     report = (project.path / "metrics/report.md").read_text()
     assert "2 rows of `metrics/seeds.json` are not used, because code, data or par" in report
     done = project.run("python", "-m", "commands.seeds", "--save")
-    assert "not saved: runs with other code, data or parameters than in dvc.lock, of" in done.stderr
+    assert "not saved: runs of svm whose code, data or parameters differ from" in done.stderr
     assert project.read("metrics/seeds.json") == {"rows": []}
 
 

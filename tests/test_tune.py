@@ -102,7 +102,7 @@ def test_proposals_follow_the_scores():
 def test_a_line_for_each_trial_has_values_accuracy_best_and_time_left(search):
     lines = search(3).lines
     assert lines[0] == "lora: 3 trials; judged by validation accuracy"
-    assert lines[1] == "tune-lora-001  lr=0.002 r=8  0.5020  best 0.5020  about 3 min left"
+    assert lines[1] == "tune-lora-001  lr=0.002 r=8  0.5020  best 0.5020  about 3.3 min left"
     assert re.fullmatch(
         r"tune-lora-003  lr=\S+ r=\d+  0\.\d{4}  best 0\.\d{4}", lines[3]
     )  # none left
@@ -139,7 +139,7 @@ def test_an_interrupted_search_continues_as_if_it_had_not_been(search):
             search(6, stop=stop)
         ran += trials.run.ran[:-1]
     fake = search(6)
-    assert fake.lines[0] == "lora: goes on after 3 of 6 trials; judged by validation accuracy"
+    assert fake.lines[0] == "lora: continues after 3 of 6 trials; judged by validation accuracy"
     assert ran + fake.ran == whole
 
 
@@ -208,7 +208,7 @@ def test_other_code_or_ranges_begin_a_new_search_and_the_old_one_can_go_on(searc
     assert search(1).lines[0].startswith("lora: a new search, because code, tuning.yaml r changed")
     search.project.git("revert", "--no-edit", "HEAD")
     fake = search(4)
-    assert fake.lines[0].startswith("lora: goes on after 3 of 4 trials")
+    assert fake.lines[0].startswith("lora: continues after 3 of 4 trials")
     assert [name for name, _ in fake.ran] == ["tune-lora-007"]
 
 
@@ -379,7 +379,7 @@ def test_a_search_through_dvc_is_interrupted_continued_and_applied(after, monkey
     assert {path.name for path in after.path.glob(".dvc/tmp/exps/standalone/*")} == {"run"}
 
     lines = after.run("python", "-m", "commands.tune", "svm", "--trials", "4").stdout.splitlines()
-    assert lines[0] == "svm: goes on after 1 of 4 trials; judged by validation accuracy"
+    assert lines[0] == "svm: continues after 1 of 4 trials; judged by validation accuracy"
     assert after.git("status", "--porcelain") == after.git("stash", "list") == ""
     names = [f"tune-svm-00{number}" for number in range(1, 5)]
     assert sorted(trials.experiments()) == names

@@ -156,6 +156,17 @@ def test_what_is_not_committed_is_not_verified(scored):
     assert verdicts(done) == dict.fromkeys(ACCURACIES, "same bytes")
 
 
+def test_reviews_in_git_are_read_as_the_commit_has_them(scored):
+    (scored.path / "own").mkdir()
+    (scored.path / "own/train.csv").write_text("text,label\n")
+    scored.set(dataset__path="own")
+    commit(scored)
+    (scored.path / "own/train.csv").write_text("text,label\nchanged since,good\n")
+    run(scored)
+    path = Project.at(scored.outside).read("params.yaml")["dataset"]["path"]
+    assert path == "own"
+
+
 def test_the_source_is_that_of_the_committed_results(scored):
     assert scored.read("params.yaml")["source"] == "auto"
     run(scored)

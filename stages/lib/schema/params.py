@@ -7,7 +7,7 @@ stage receives only the sections that it requests.
 import difflib
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal, cast
@@ -205,16 +205,19 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+def suggestion(name: str, known: Sequence[str]) -> str:
+    """Return the known name that an unknown one probably stands for, or all known ones."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+
+
 def _describe(error: Mapping[str, Any], content: dict[str, Any]) -> str:
     path = error["loc"]
     name = ".".join(str(step) for step in path)
     if error["type"] == "missing":
         return f"{name}: missing"
     if error["type"] in ("extra_forbidden", "invalid_key"):
-        known = _known_names(path[:-1])
-        close = difflib.get_close_matches(str(path[-1]), known, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
-        return f"{name}: unknown parameter; {hint}"
+        return f"{name}: unknown parameter; {suggestion(str(path[-1]), _known_names(path[:-1]))}"
     if error["type"] == "model_type":
         return f"{name}: {shown(error['input'])} is wrong: it should be a section with parameters"
     message = re.sub("^(Input|List|String) ", "", error["msg"])
