@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ENGINES ?= ray spark
 # The number of test processes. Each has one thread, so two occupy two cores.
 WORKERS ?= 2
-AT_ONCE := -n $(WORKERS) --dist loadfile
+AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # dvc.yaml says "python": let it be that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
@@ -41,7 +41,7 @@ coverage: $(VENV)/dev.done ## measure which branches of stages and commands the 
 	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data coverage report
 
 test-engines: $(ENGINES:%=.venv-engines/%.done) ## run extraction under Ray Data and Spark
-	ENGINES="$(ENGINES)" .venv-engines/bin/python -m pytest -rs tests/engines.py $(ARGS)
+	ENGINES="$(ENGINES)" OMP_NUM_THREADS=1 .venv-engines/bin/python -m pytest -rs tests/engines.py $(ARGS)
 
 matrix: $(VENV)/dev.done ## run the quick tests in other environments: threads, locale, umask, path
 	python tests/matrix.py

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from collections import Counter
 
 import numpy as np
@@ -65,21 +64,6 @@ def test_all_stages_run_and_then_none(own):
 
 def test_the_command_is_that_of_the_readme():
     assert f"$ {COMMAND}\n" in (ROOT / "README.md").read_text()
-
-
-def test_the_page_about_own_data_does_what_it_says(project, miniature):
-    use_small_data(project, "local/reviews", miniature)
-    text = (ROOT / "docs/own-data.md").read_text()
-    blocks = re.findall(r"```console\n(.*?)```", text, re.S)
-    commands = [line.removeprefix("$ ") for line in "".join(blocks).splitlines()]
-    identity = {"GIT_AUTHOR_NAME": "t", "GIT_AUTHOR_EMAIL": "t@example.org"}
-    identity |= {key.replace("AUTHOR", "COMMITTER"): value for key, value in identity.items()}
-    project.run("bash", "-ec", "\n".join(commands), **identity)
-    facts = project.read("metrics/download.json")
-    assert facts["test"]["labels"] == {"bad": 2, "fair": 2, "good": 2}
-    # This works on a copy of the commit, which gets the reviews from DVC's cache.
-    done = project.dvc("exp", "run", "--temp", "download", "-S", "dataset.split_seed=1", **identity)
-    assert stages_run(done) == ["download"]
 
 
 def test_the_split_and_the_labels_are_told_and_recorded(own):

@@ -30,7 +30,7 @@ GITHUB = {
 }
 NARROW = {
     # This test is part of the suite, so `make test` runs only a part of it that takes seconds.
-    "ARGS": "tests/lib/core",
+    "ARGS": "tests/lib/core/test_predictions.py",
     # Checking the libraries' types takes a minute, so the cache of the project under test is used.
     "MYPY_CACHE_DIR": str(ROOT / ".mypy_cache"),
     # All is installed: pip has nothing to fetch, and shows that the clone's environment is whole.

@@ -43,14 +43,15 @@ LIBRARIES = (
     "networkx", "pandas", "pyarrow.compute", "pyarrow.csv", "pyarrow.parquet",
     "pydantic.root_model", "pygit2", "requests", "rich.console", "rich.table", "ruamel.yaml",
     "safetensors.numpy", "safetensors.torch", "scipy.optimize", "scipy.stats", "scmrepo.git",
-    "sklearn.metrics", "sklearn.pipeline", "sklearn.preprocessing", "sklearn.svm",
-    "statsmodels.stats.contingency_tables", "statsmodels.stats.multitest", "sympy", "tabulate",
-    "torch", "torch.utils.data",
+    "sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection", "sklearn.pipeline",
+    "sklearn.preprocessing", "sklearn.svm", "statsmodels.stats.contingency_tables",
+    "statsmodels.stats.multitest", "sympy", "tabulate", "torch", "torch.utils.data",
 )  # fmt: skip
-# These import huggingface_hub, which reads the variables of the Hub then.
+# These import huggingface_hub, which reads the variables of the Hub then. (cleanlab does so by way
+# of datasets.)
 OF_THE_HUB = (
-    "accelerate", "dvclive", "peft", "transformers.models.auto.modeling_auto",
-    "transformers.models.auto.tokenization_auto",
+    "accelerate", "cleanlab.filter", "datasets", "dvclive", "peft",
+    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
     "transformers.models.distilbert.modeling_distilbert", "transformers.pipelines",
     "transformers.trainer",
 )  # fmt: skip
