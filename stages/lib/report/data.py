@@ -18,7 +18,7 @@ from stages.lib.report.content import (
 from stages.lib.report.inputs import Results
 
 SHOWN = 12  # files listed per source
-# Labels are balanced if the rarest one occurs at least this often for each of the most frequent.
+# Labels are balanced if the rarest one has at least this share of the most frequent one's reviews.
 BALANCED = 0.9
 
 
@@ -85,7 +85,7 @@ def provenance(results: Results) -> Items:
 
 
 def machines(results: Results) -> str:
-    """Name the device and precision that most models were trained with, then those of others."""
+    """Name the device and precision of most models' training, then those of the others."""
     found: dict[str, list[str]] = {}
     for name in results.models:
         cost = results.costs[name]
@@ -146,7 +146,7 @@ def _balance(download: Download) -> str:
     return (
         f"The labels are not balanced: {_part(train, frequent):.0%} of the training reviews and "
         f"{_part(test, frequent):.0%} of the test reviews are {escape(frequent)}, so always "
-        f"predicting this label would have a test accuracy of {_part(test, frequent):.3f}."
+        f"predicting this label would give a test accuracy of {_part(test, frequent):.3f}."
     )
 
 

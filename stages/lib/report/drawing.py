@@ -19,6 +19,7 @@ from stages.lib.report.statistics import Interval
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "p", "*")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 WIDTH = 3.6  # of a panel, in inches
+LONGEST = 14  # characters of a label on an axis
 
 # Okabe and Ito's hues, distinguishable with any colour vision, each with a lightness that gives a
 # contrast of at least 3:1 with the page, white or dark.
@@ -168,6 +169,6 @@ def _svg(canvas: Canvas, key: str) -> str:
     return re.sub(r"\n\s*", "\n", text).strip()
 
 
-def label(text: str, longest: int = 14) -> str:
+def label(text: str) -> str:
     """Shorten a label, possibly a user's, for an axis, and escape it for matplotlib."""
-    return _plain(text if len(text) <= longest else text[: longest - 1] + "…")
+    return _plain(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")

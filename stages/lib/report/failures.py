@@ -127,7 +127,7 @@ def _most_confused(results: Results, name: str) -> str:
     if total == 1:
         return f"{name} makes one error on the test split: {names[0]}."
     errors = f"{name} makes {total:,} errors on the test split"
-    times = plural(most, "time")
+    times = "once" if most == 1 else f"{most:,} times"
     if len(names) > 3:
         return f"{errors}. No label is taken for another more than {times}."
     if len(names) > 1:
@@ -138,7 +138,7 @@ def _most_confused(results: Results, name: str) -> str:
 def _draw_confusion(ax: Axes, ink: Ink, counts: np.ndarray, labels: Sequence[str]) -> None:
     size = len(labels)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    # Of many labels, most pairs have no review, and are not drawn.
+    # With many labels, most cells are empty; those are not drawn.
     cells = np.ndindex(counts.shape) if size <= NUMBERED else map(tuple, np.argwhere(counts))
     for row, column in cells:
         ax.add_patch(

@@ -1,8 +1,8 @@
 """The inputs of the report: reading and checking them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -85,16 +85,15 @@ class Results:
         return statistics.difference(draws[first], draws[second], observed)
 
     @cached_property
-    def draws(self) -> Callable[[str], dict[str, np.ndarray]]:
-        """The function that returns a split's accuracies in bootstrap draws of seeds and reviews,
-        by model: float [draws]. It draws once for each split."""
+    def _drawn(self) -> dict[str, dict[str, np.ndarray]]:
+        return {}
 
-        @cache
-        def of(split: str) -> dict[str, np.ndarray]:
+    def draws(self, split: str) -> dict[str, np.ndarray]:
+        """Return accuracies in bootstrap draws of seeds and reviews, by model: float [draws]."""
+        if split not in self._drawn:
             drawn = statistics.draw_accuracies([self.runs(name, split) for name in self.models])
-            return dict(zip(self.models, drawn.T, strict=True))
-
-        return of
+            self._drawn[split] = dict(zip(self.models, drawn.T, strict=True))
+        return self._drawn[split]
 
     def interval(self, model: str, split: str) -> Interval:
         """Return the 95% interval of accuracy: Wilson's for one seed, the draws' for several."""
@@ -139,7 +138,8 @@ def by_split(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def check_aligned(predictions: dict[str, dict[str, pd.DataFrame]], texts: Sequence[str]) -> None:
-    """Raise InputError unless all models predict the same reviews, of test as many as `texts`."""
+    """Raise InputError unless all models predict the same reviews, and as many test reviews as
+    `texts` has."""
     first = next(iter(predictions))
     for name, tables in predictions.items():
         for split in ("validation", "test"):

@@ -54,7 +54,7 @@ def compare(results: Results) -> list[Text]:
         within = [f"{name} ({span(low, high)})" for name, (low, high) in ranges().items()]
         return [
             Text(
-                f"The test accuracies of {listed(within)} are within the ranges, in brackets, "
+                f"The test accuracies of {listed(within)} are within the ranges (in brackets) "
                 f"that others report in {source}."
             )
         ]

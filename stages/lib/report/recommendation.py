@@ -373,7 +373,7 @@ def _how_to_read(results: Results) -> str:
             intervals += "."
         else:
             intervals += (
-                ", and for a model with one seed Wilson's for accuracy and the percentile "
+                ", and, for a model with one seed, Wilson's for accuracy and the percentile "
                 "bootstrap for F1, which cover the reviews alone."
             )
     else:

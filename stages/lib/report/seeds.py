@@ -122,9 +122,9 @@ def group(runs: Sequence[Run], lock: Json, models: Sequence[str], download: Down
     """Group the collected runs: those of the models in dvc.lock with another seed, those with
     another number of training reviews, and those that do not count.
 
-    A run with the seed of the last run is neither used nor unused, because it is the same run. This
-    is also true of every run on as many reviews of a model that reads no seed, and of the runs of
-    models that are no longer in dvc.yaml.
+    A run with the seed of the last run is neither used nor unused, because it is the same run. The
+    same is true of every run of a model that reads no seed, if it has the same number of training
+    reviews. Runs of models that are no longer in dvc.yaml are ignored.
     """
     known = {name: identify(lock, name, download["reviews"]) or ("", None) for name in models}
     last = {name: seed for name, (_, seed) in known.items()}

@@ -87,7 +87,7 @@ def bootstrap_f1(true: Sequence[str], predicted: Sequence[str], labels: Sequence
 
     A resample only changes how often each pair of true and predicted label occurs, so the counts
     are drawn from a multinomial distribution: the same result without a loop over the reviews. Only
-    pairs that occur are drawn, because memory for all pairs of many labels would not do.
+    pairs that occur are drawn, because all pairs of many labels would take too much memory.
     """
     counts = confusion_matrix(true, predicted, labels)
     rows, columns = np.nonzero(counts)

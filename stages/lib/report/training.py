@@ -46,7 +46,7 @@ def _finding(results: Results, trained: list[str]) -> str:
     if both := [name for name in rising if name in growing]:
         said.append(
             f"The validation loss of {listed(both)} ends {above}, although the validation accuracy "
-            "is highest in the last epoch: the model is overconfident in its errors."
+            "is highest in the last epoch: a sign of overconfidence in errors."
         )
     if over := [name for name in rising if name not in growing]:
         said.append(

@@ -313,8 +313,8 @@ def test_scores_of_several_seeds_are_means_with_standard_deviations(with_seeds):
     assert "The number after \N{PLUS-MINUS SIGN} is the standard deviation" in prose(section)
     assert "the mean accuracy of lora is 0.809 (95% interval" in answer(results)
     assert (
-        "and for a model with one seed Wilson's for accuracy and the percentile bootstrap for F1, "
-        "which cover the reviews alone. F1 is for the label positive."
+        ", and, for a model with one seed, Wilson's for accuracy and the percentile bootstrap for "
+        "F1, which cover the reviews alone. F1 is for the label positive."
     ) in prose(section)
     every = recommendation._how_to_read(with_seeds(FOUR))
     assert "which cover reviews and seeds. F1 is for the label positive." in every
@@ -759,7 +759,7 @@ def test_a_loss_that_rises_again_is_told(of, tmp_path):
     (curves / "loss.tsv").write_text("step\tloss\n10\t0.5\n20\t0.4\n30\t0.6\n")
     assert prose(trained.section(report.load())).startswith(
         "The validation loss of lora ends more than 5% above its minimum, although the validation "
-        "accuracy is highest in the last epoch: the model is overconfident in its errors. The "
+        "accuracy is highest in the last epoch: a sign of overconfidence in errors. The "
         "validation accuracy of finetune-head, finetune-full, lora-2e-5 and lora-2e-4 is highest "
         "in the last epoch: more epochs may help."
     )
@@ -818,7 +818,7 @@ def test_the_most_common_errors_are_named(of, wrong, words):
 def test_errors_that_are_all_as_common_are_not_named(of):
     results = of({"lora": range(5)}, labels=["a", "b", "c", "d", "e"])
     assert failures._most_confused(results, "lora") == (
-        "lora makes 5 errors on the test split. No label is taken for another more than 1 time."
+        "lora makes 5 errors on the test split. No label is taken for another more than once."
     )
 
 
@@ -906,7 +906,7 @@ def test_scores_are_compared_with_what_others_report_on_the_same_data(official):
     assert said.kind == ""
     assert said.markdown == (
         "The test accuracies of svm (0.765\N{EN DASH}0.807), finetune-full (0.830\N{EN DASH}0.854) "
-        "and lora-2e-4 (0.810\N{EN DASH}0.843) are within the ranges, in brackets, that others "
+        "and lora-2e-4 (0.810\N{EN DASH}0.843) are within the ranges (in brackets) that others "
         "report in model cards and course notebooks on the Hub for the same reviews and backbone, "
         "and the published experiment."
     )
@@ -969,7 +969,7 @@ def test_duplicates_across_splits_and_imbalance_are_told(of):
     said = prose(data.section(of(changes=[("metrics/download.json", {"train": facts})])))
     assert (
         "The labels are not balanced: 90% of the training reviews and 50% of the test reviews are "
-        "negative, so always predicting this label would have a test accuracy of 0.500."
+        "negative, so always predicting this label would give a test accuracy of 0.500."
     ) in said
     assert "No text is in more than one split" in said
 
