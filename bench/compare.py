@@ -174,7 +174,7 @@ def _speeds(results: dict[str, Any]) -> dict[str, float]:
     roofs = {
         f"roofline, {shape}, {step}": share * section["useful"][step]
         for shape, section in results.get("roofline", {}).items()
-        if isinstance(section, dict) and "useful" in section
+        if "of_all_lengths" in results["roofline"] and isinstance(section, dict)
         for step, share in section["shares"].items()
     }
     return roofs | {

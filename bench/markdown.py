@@ -169,18 +169,25 @@ def _roofline(_: str, sections: Sections) -> str:
         ]
 
     def say(section: dict[str, Any]) -> str:
-        return ", ".join(
+        products = ", ".join(
             f"{section[shape]['peak'] / 1e9:,.0f} GFLOP/s in {section[shape]['precision']} "
             f"beside {name}"
             for shape, name in SHAPES.items()
         )
+        # Sections without this key were measured before batches of all lengths were chosen.
+        batches = (
+            f"batches of all lengths, from {section['of_all_lengths']:,} reviews"
+            if "of_all_lengths" in section
+            else "training steps on the first batches of 1,024 reviews, which are padded more"
+        )
+        return f"{products}; {batches}."
 
     return f"""\
 ## Roofline
 
 The shares are the FLOP/s of a step (PyTorch's counter, padding included) relative to those of a \
 large matrix product in the same process and dtype. The useful share leaves out the tokens that \
-are padding. The matrix products:
+are padding. The matrix products, and the batches of the steps:
 
 {_each(sections, say)}
 

@@ -10,9 +10,10 @@ the tokens of whole batches that are not padding. One line of JSON goes to stand
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
@@ -24,8 +25,7 @@ from stages.lib.schema import params
 from stages.lib.training import classifier, narrow
 from stages.lib.training.steps import TrainingSteps
 
-STEPS = 12
-WARMUP = 3
+STEPS = 10
 
 
 def synchronize() -> None:
@@ -68,32 +68,36 @@ class Achieved:
 
 
 def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> Achieved:
-    """Measure a step over the batches; the first WARMUP only warm up.
-
-    The counted pass warms up the other shapes.
-    """
-    for batch in data[:WARMUP]:
-        step(batch)
-    counter = FlopCounterMode(display=False)
-    with counter:
-        for batch in data[WARMUP:]:
-            step(batch)
+    """Measure a step over the batches; the pass that counts FLOPs also warms up."""
 
     def run() -> None:
-        for batch in data[WARMUP:]:
+        for batch in data:
             step(batch)
 
+    counter = FlopCounterMode(display=False)
+    with counter:
+        run()
     flops = counter.get_total_flops()
-    reviews = sum(len(batch["input_ids"]) for batch in data[WARMUP:])
-    masks = torch.cat([batch["attention_mask"].flatten() for batch in data[WARMUP:]])
+    reviews = sum(len(batch["input_ids"]) for batch in data)
+    masks = torch.cat([batch["attention_mask"].flatten() for batch in data])
     return Achieved(flops / best(run, 3), flops / reviews, masks.float().mean().item())
 
 
+def of_all_lengths(batches: Iterable[list[int]], lengths: np.ndarray) -> list[list[int]]:
+    """Choose STEPS representative batches.
+
+    The batches are sorted by their longest review and divided into STEPS parts of equal size; the
+    middle one of each part is taken.
+    """
+    ordered = sorted(batches, key=lambda rows: lengths[rows].max())
+    return [ordered[int((part + 0.5) * len(ordered) / STEPS)] for part in range(STEPS)]
+
+
 def padded(
-    split: tokens.Tokens, sampler: Iterator[list[int]], multiple: int
+    split: tokens.Tokens, sampler: Iterable[list[int]], multiple: int
 ) -> list[dict[str, torch.Tensor]]:
     collate = tokens.Collator(0, multiple, int(split.lengths.max()))
-    chosen = [rows for rows, _ in zip(sampler, range(WARMUP + STEPS), strict=False)]
+    chosen = of_all_lengths(sampler, split.lengths)
     return [
         {name: tensor.to(precision.device()) for name, tensor in batch.items()}
         for batch in (collate([split[row] for row in rows]) for rows in chosen)
@@ -112,18 +116,12 @@ def main(float_format: str) -> None:
     budget = batches.TokenBudget(
         batches.widths(split.lengths, multiple), settings.extract_cls_features.tokens_per_batch
     )
-    # The longest batches come first, so take batches of all lengths.
-    order = torch.linspace(0, len(budget.batches) - 1, WARMUP + STEPS).long().tolist()
 
     @torch.inference_mode()
     def extract(batch: dict[str, torch.Tensor]) -> None:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
-    results = {
-        "extraction": achieved(
-            extract, padded(split, iter([budget.batches[i] for i in order]), multiple)
-        )
-    }
+    results = {"extraction": achieved(extract, padded(split, budget.batches, multiple))}
     for name, adapt in (
         ("full", lambda model: model),
         ("lora", lambda model: lora.adapt(model, settings.lora)),
@@ -133,7 +131,7 @@ def main(float_format: str) -> None:
         steps = TrainingSteps(trained, float_format)
         sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
         with narrow.narrowed(trained, float_format):
-            results[name] = achieved(steps.take, padded(split, iter(sampler), multiple))
+            results[name] = achieved(steps.take, padded(split, sampler, multiple))
     peak = matmul_peak(dtype)
     print(
         json.dumps(

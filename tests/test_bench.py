@@ -1,17 +1,20 @@
 """bench: samples of reviews, the references, and the report of the figures."""
 
+import io
 import json
-import subprocess
+import runpy
 import sys
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, write_reviews
+from conftest import write_reviews
 
 from bench import __main__ as main
 from bench import compare, corpus, markdown, plan, project
+from bench import roofline as roofs
 
 MACHINE = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
 
@@ -86,7 +89,7 @@ def test_the_figures_of_a_corpus_stand_beside_their_ratios():
 
 
 @pytest.mark.parametrize("way", ["tokenize", "pipeline", "lora"])
-def test_a_reference_gives_time_samples_and_accuracy(raw, miniature, way):
+def test_a_reference_gives_time_samples_and_accuracy(raw, miniature, way, monkeypatch, capsys):
     settings = {
         "reviews": str(raw),
         "backbone": str(miniature),
@@ -97,15 +100,10 @@ def test_a_reference_gives_time_samples_and_accuracy(raw, miniature, way):
         "weight_decay": 0.01,
         "warmup": 0.0,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.theirs", way],
-        cwd=ROOT,
-        input=json.dumps(settings),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    result = json.loads(done.stdout.splitlines()[-1])
+    monkeypatch.setattr(sys, "argv", ["bench.theirs", way])
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(settings)))
+    runpy.run_module("bench.theirs", run_name="__main__")
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert result["seconds"] > 0
     assert result["samples"] == (36 if way in ("tokenize", "pipeline") else 12)
     if way != "tokenize":
@@ -153,7 +151,8 @@ def roofline(share, useful=1.0):
         "useful": {"lora": useful},
         "flops_per_review": {"lora": 1e9},
     }
-    return {"embedded": figures, "base": figures, "date": "d"}
+    shapes = {"embedded": figures, "base": figures}
+    return {"date": "d", "reviews": 1024} | shapes | {"of_all_lengths": 8484}
 
 
 def test_another_machine_adds_a_column():
@@ -170,6 +169,14 @@ def test_another_machine_adds_a_column():
     assert (found["share (B)"], found["useful (B)"]) == ("40%", "36%")
     assert "- A: x, 2 threads, fp32; torch 2, Python 3" in lines
     assert "- B: y, 2 threads, fp32; torch 2, Python 3" in lines
+    (products,) = [line for line in lines if "GFLOP/s" in line and line.startswith("- A")]
+    assert products.endswith("; batches of all lengths, from 8,484 reviews.")
+    del machines["y, bf16"]["roofline"]["of_all_lengths"]
+    older = [line for line in markdown.write(machines).splitlines() if "GFLOP/s" in line]
+    assert older[0] == products
+    assert older[1].endswith(
+        "; training steps on the first batches of 1,024 reviews, which are padded more."
+    )
 
 
 def test_what_fell_by_more_than_a_tenth_is_listed():
@@ -182,8 +189,11 @@ def test_what_fell_by_more_than_a_tenth_is_listed():
         "roofline, embedded, lora: 0.5 to 0.4 (-20%)",
         "roofline, base, lora: 0.5 to 0.4 (-20%)",
     ]
-    # Figures of a machine without the section say nothing.
+    # Figures of a machine without the section say nothing, nor do those of other batches.
     assert compare.fell({}, after) == []
+    older = roofline(0.9)
+    del older["of_all_lengths"]
+    assert compare.fell({"roofline": older}, after) == []
 
 
 @pytest.fixture
@@ -240,6 +250,15 @@ def test_auto_is_right_if_its_product_is_the_faster(monkeypatch, bf16, right):
     assert (found["auto"], found["right"]) == ("fp32", right)
     text = markdown.write({"x": {"machine": MACHINE, "precision": found | {"date": "d"}}})
     assert f"`auto` is fp32, which is {'' if right else 'not '}the faster one." in text
+
+
+def test_the_batches_of_the_roofline_stand_for_all():
+    """From four batches for each step, sorted by their longest review, one of the middle two."""
+    size = 4 * roofs.STEPS
+    lengths = np.arange(size, 0, -1)
+    batches = [[row] for row in range(size)]
+    chosen = [lengths[row] for (row,) in roofs.of_all_lengths(batches, lengths)]
+    assert chosen == list(range(3, size, 4))
 
 
 @pytest.mark.parametrize("known", [True, False])
