@@ -58,21 +58,6 @@ os.environ.pop("DVC_STAGE", None)
 
 warm.ENVIRONMENT.update(os.environ)
 
-# The files that take longest, which come first, so that no worker is left with one at the end. The
-# second one does not need the fixture `ran`, which the first one makes meanwhile.
-SLOWEST = (
-    "test_processes.py", "test_page_in_browser.py", "test_repro.py", "test_faults.py",
-    "test_sweeps.py", "test_statements.py", "test_remotes.py", "test_dag.py", "test_workflow.py",
-    "test_publish.py", "test_docs.py", "test_hub.py", "test_predict.py", "test_large.py",
-    "test_verify.py", "test_own_data.py", "test_tune.py", "test_families.py", "test_tokenize.py",
-)  # fmt: skip
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {name: place for place, name in enumerate(SLOWEST)}
-    items.sort(key=lambda item: places.get(item.path.name, len(places)))
-
-
 # A loaded machine is slow, so there is no deadline; the examples are the same in each run.
 settings.register_profile(
     "suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
