@@ -117,11 +117,21 @@ def process(root, **environment):
 
 
 def newest(project):
+    """Return the step of the newest checkpoint to which both processes have written their parts."""
     steps = [
-        int(path.parent.name.partition("-")[2])
-        for path in project.path.glob("tmp/checkpoints/*/*/checkpoint-*/trainer_state.json")
+        int(path.name.partition("-")[2])
+        for path in project.path.glob("tmp/checkpoints/*/*/checkpoint-*")
+        if is_written(path)
     ]
     return max(steps, default=0)
+
+
+def is_written(checkpoint):
+    try:
+        sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir()}
+    except FileNotFoundError:  # The Trainer is deleting it.
+        return False
+    return {"trainer_state.json", "rng_state_1.pth"} <= sizes.keys() and all(sizes.values())
 
 
 def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_path):
