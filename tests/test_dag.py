@@ -153,6 +153,7 @@ def test_lora_at_2e_4_gives_the_numbers_of_lora_2e_4(after):
     text = path.read_text()
     section = text.index("\nlora:")
     path.write_text(text[:section] + re.sub(r"lr: \S+", "lr: 2e-4", text[section:], count=1))
+    assert json.loads(after.dvc("status", "--json").stdout) == status
     assert stages_run(after.dvc("repro", "lora")) == []
 
 

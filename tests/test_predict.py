@@ -27,6 +27,9 @@ from stages.lib.reviews import texts
 # Clear cases for the miniature's SVM, in whichever precision its vectors were extracted.
 GOOD, BAD = "witty witty great", "it is dull and tedious"
 
+# Run in the precision that `auto` means here, and then in the other one (see `make test`).
+pytestmark = pytest.mark.precision
+
 
 @pytest.fixture
 def here(ran, monkeypatch):
@@ -66,7 +69,6 @@ def test_the_models_are_the_projects(here):
     assert list(artifacts) == list(registry.names())
 
 
-@pytest.mark.precision
 @pytest.mark.parametrize("name", registry.names())
 def test_it_predicts_what_the_stage_reported_of_the_test_reviews(run, tmp_path, name):
     reported = pd.read_csv(f"data/predictions/{name}.csv")
@@ -87,7 +89,6 @@ def test_a_text_has_its_label_and_probability_in_its_line(run):
     assert labels(run("--model", "svm", BAD, GOOD)) == ["negative", "positive"]
 
 
-@pytest.mark.precision
 @pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
 def test_a_model_may_be_named_by_its_path(run, tmp_path, name):
     elsewhere = shutil.copytree(f"data/models/{name}", tmp_path / "mine")
@@ -123,7 +124,6 @@ def test_what_is_read_and_how_makes_no_difference(run, tmp_path):
     assert run("--model", "lora", "--file", tmp_path / "a.parquet") == expected
 
 
-@pytest.mark.precision
 def test_chunks_change_neither_order_nor_predictions(run, monkeypatch):
     reviews = [" ".join([BAD] * (1 + i % 4)) if i % 2 else GOOD for i in range(23)]
     expected = run("--model", "svm", stdin=lines(*reviews))
@@ -157,7 +157,6 @@ def test_an_empty_text_keeps_its_line_and_has_no_label(both):
     assert printed.err.endswith("warning: empty texts, which have no label: 1\n")
 
 
-@pytest.mark.precision
 @pytest.mark.parametrize("name", ["svm", "finetune-head", "lora"])
 def test_a_long_text_is_cut_where_training_did(here, name):
     """The limit is 32 tokens, two of which are [CLS] and [SEP]."""
@@ -171,12 +170,10 @@ def test_a_long_text_is_cut_where_training_did(here, name):
     assert not np.array_equal(other, first)
 
 
-@pytest.mark.precision
 def test_an_adapter_is_merged(here):
     assert not isinstance(prediction.load(MODELS / "lora", "fp32").network, PeftModel)
 
 
-@pytest.mark.precision
 def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
     expected = prediction.load(MODELS / "lora", "fp32").probabilities([GOOD])
 
@@ -191,7 +188,6 @@ def test_an_adapter_that_differs_when_merged_is_not(here, monkeypatch):
     assert np.allclose(model.probabilities([GOOD]), expected, atol=1e-6)
 
 
-@pytest.mark.precision
 def test_bf16_is_close_to_fp32(run):
     reviews = ("--model", "finetune-full", GOOD, BAD)
     found, expected = (

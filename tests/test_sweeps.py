@@ -111,7 +111,7 @@ def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, 
     report = (project.path / "metrics/report.md").read_text()
     assert "2 rows of `metrics/seeds.json` are not used, because code, data or par" in report
     done = project.run("python", "-m", "commands.seeds", "--save")
-    assert "not saved: runs of svm whose code, data or parameters differ from" in done.stderr
+    assert "not saved: runs of svm whose code, data or parameters differ from those" in done.stderr
     assert project.read("metrics/seeds.json") == {"rows": []}
 
 

@@ -177,7 +177,7 @@ def test_a_connection_that_cannot_be_set_up_says_what_to_check(download, name, v
 
 
 def test_too_many_requests_are_repeated_after_the_time_asked_for(download, server):
-    times, fault = [], hub.first(1, hub.status(429, "slow down", Retry_After="1"))
+    times, fault = [], hub.first(1, hub.status(429, "slow down", Retry_After="3"))
 
     def timed(handler):
         times.append(time.monotonic())
@@ -185,8 +185,7 @@ def test_too_many_requests_are_repeated_after_the_time_asked_for(download, serve
 
     server.faults["rotten_tomatoes"] = timed
     assert download().returncode == 0
-    # The client adds a second. Without that header, it would wait for one.
-    assert times[1] - times[0] >= 2
+    assert times[1] - times[0] >= 3
 
 
 def test_a_server_error_that_passes_is_repeated(download, server):
