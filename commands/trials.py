@@ -1,7 +1,6 @@
 """Trials of a search: DVC experiments of one stage, apart from the workspace."""
 
 import contextlib
-import ctypes
 import json
 import os
 import re
@@ -80,7 +79,7 @@ def _child(command: list[str], output: Any) -> Iterator["subprocess.Popen[bytes]
         stdout=output,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_end_with_the_parent,  # noqa: PLW1509  # a single system call
+        preexec_fn=stage.die_with_parent,  # noqa: PLW1509  # a single system call
     )
     try:
         yield child
@@ -94,12 +93,6 @@ def _child(command: list[str], output: Any) -> Iterator["subprocess.Popen[bytes]
                 child.wait(PATIENCE)
                 break
         raise
-
-
-def _end_with_the_parent() -> None:
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _reason(log: Path, status: int) -> str:

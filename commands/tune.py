@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 from tabulate import tabulate
 
 from commands import ending, programs, ranges, trials
+from commands.experiments import flat
 from commands.ranges import Space, Values
-from commands.seeds import flat
 from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
 from stages.lib.models import registry

@@ -1,7 +1,9 @@
 """stages.claims: measuring what is claimed about adapters and mixed precision."""
 
 import os
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -118,6 +120,14 @@ def test_16_bit_is_measured_where_the_hardware_has_it(monkeypatch, asked, native
     assert found["precision"] == expected
     assert ("samples_per_second" in found) == native
     assert ("reason" in found) != native
+
+
+@pytest.mark.parametrize(("reviews", "steps"), [(33, 2), (10_000, precision_benchmark.STEPS)])
+def test_the_steps_are_at_most_those_of_an_epoch(reviews, steps):
+    train = SimpleNamespace(lengths=np.full(reviews, 9))
+    rows = precision_benchmark._first_batches(train, seed=0)
+    assert len(rows) == steps
+    assert len({row for batch in rows for row in batch}) == min(reviews, 32 * steps)
 
 
 @pytest.mark.parametrize("float_format", ["fp32", "bf16"])

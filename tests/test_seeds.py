@@ -6,13 +6,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from commands import seeds
+from commands import collecting, experiments, seeds
 from stages.lib.core.errors import InputError
 from stages.lib.report import seeds as collection
-from stages.lib.report.seeds import SPLITS, Run
 
 PARAMS = {"seed": 0, "svm": {"C": [0.1, 1.0]}, "lora": {"lr": 2e-3}, "tokenize": {"max_length": 32}}
 
@@ -50,7 +48,7 @@ def run(seed, svm, lora, /, **changes):
     """Return the rows of an experiment that ran everything."""
     params = PARAMS | changes | {"seed": seed}
     (tip,) = experiment(params, {"svm": svm, "lora": lora})["revs"]
-    return seeds.measured(tip, lock(params))
+    return experiments.measured(tip, lock(params))
 
 
 def test_mean_and_standard_deviation_over_seeds():
@@ -79,7 +77,7 @@ def test_a_model_that_reads_no_seed_counts_once():
         (tip,) = experiment(PARAMS | {"seed": seed}, {"svm": 0.7})["revs"]
         stages = lock(PARAMS | {"seed": seed})
         del stages["svm"]["params"]["params.yaml"]["seed"]
-        rows += seeds.measured(tip, stages)[0]
+        rows += experiments.measured(tip, stages)[0]
     assert seeds.summarize(rows).seeds.tolist() == [1]
 
 
@@ -106,7 +104,10 @@ def test_a_parameter_of_an_earlier_stage_and_other_code_split_too():
         "tokenize.max_length=32", "tokenize.max_length=16",
     ] * 2  # fmt: skip
     (tip,) = experiment(PARAMS, {"svm": 0.7})["revs"]
-    rows = seeds.measured(tip, lock(PARAMS))[0] + seeds.measured(tip, lock(PARAMS, "new"))[0]
+    rows = (
+        experiments.measured(tip, lock(PARAMS))[0]
+        + experiments.measured(tip, lock(PARAMS, "new"))[0]
+    )
     assert "stages/svm.py=c0de" in seeds.summarize(rows).settings[0]
 
 
@@ -115,7 +116,7 @@ def test_scores_that_the_experiment_did_not_run_are_left_out():
     params = PARAMS | {"seed": 1}
     (tip,) = experiment(params, {"svm": 0.7, "lora": 0.5})["revs"]
     stages = lock(PARAMS) | {"svm": lock(params)["svm"]}
-    rows, stale = seeds.measured(tip, stages)
+    rows, stale = experiments.measured(tip, stages)
     assert [row["model"] for row in rows] == ["svm"]
     assert stale == {"lora"}
 
@@ -124,7 +125,7 @@ def test_scores_on_data_that_were_made_again_are_left_out():
     (tip,) = experiment(PARAMS, {"svm": 0.7, "lora": 0.5})["revs"]
     stages = lock(PARAMS)
     stages["tokenize"]["outs"][0]["md5"] = "new"
-    assert seeds.measured(tip, stages) == ([], {"svm", "lora"})
+    assert experiments.measured(tip, stages) == ([], {"svm", "lora"})
 
 
 def test_experiments_that_are_not_finished_are_counted():
@@ -139,7 +140,7 @@ def test_experiments_that_are_not_finished_are_counted():
         },
     ]
     shown[1]["experiments"].append(experiment(PARAMS, {"svm": 0.7}) | {"executor": None})
-    done, others = seeds.finished(shown)
+    done, others = experiments.finished(shown)
     assert len(done) == 2
     assert others == Counter(failed=2, running=1, queued=1)
 
@@ -199,67 +200,10 @@ def test_an_interrupt_ends_it_quietly(tried):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def a_run(model, seed, fingerprint, accuracy=0.5, train=100):
-    right = np.arange(10) < 10 * accuracy
-    scores = {"accuracy": float(right.mean()), "f1": 0.5}
-    return Run(
-        model=model,
-        seed=seed,
-        train=train,
-        fingerprint=fingerprint,
-        device="cpu",
-        precision="fp32",
-        scores=dict.fromkeys(SPLITS, scores),
-        right=dict.fromkeys(SPLITS, right),
-    )
-
-
-def test_the_last_collected_run_of_a_seed_counts_and_what_is_outdated_goes():
-    current = {"svm": "a", "lora": "b"}
-    before = [a_run("svm", 0, "a"), a_run("svm", 1, "a"), a_run("lora", 0, "of another day")]
-    collected = [a_run("lora", 1, "b"), a_run("svm", 1, "a", 0.7), a_run("gone", 0, "c")]
-    collected.append(a_run("svm", 1, "a", train=30))
-    merged = seeds.merge(before, collected, current)
-    assert [(run.model, run.train, run.seed) for run in merged] == [
-        ("svm", 30, 1), ("svm", 100, 0), ("svm", 100, 1), ("lora", 100, 1),
-    ]  # fmt: skip
-    assert merged[2].scores["test"]["accuracy"] == 0.7
-
-
-def test_saving_says_what_is_there_and_what_is_left_out(tmp_path, monkeypatch, capsys):
-    (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/seeds.json").write_text('{"rows": []}')
-    monkeypatch.chdir(tmp_path)
-    seeds.write([a_run("svm", 1, "a"), a_run("svm", 2, "a")], {"svm": "a"}, {"lora"})
-    assert capsys.readouterr().err.splitlines() == [
-        "runs in metrics/seeds.json now: 2 of svm; 'dvc repro report' uses them",
-        "not saved: runs of lora whose code, data or parameters differ from those in dvc.lock; "
-        "'dvc repro' brings dvc.lock up to date",
-    ]
-    seeds.write([], {"svm": "new"}, set())
-    assert capsys.readouterr().err.splitlines() == [
-        "removed: runs with earlier code, data or parameters, of svm",
-        "runs in metrics/seeds.json now: none; 'dvc repro report' uses them",
-    ]
-    assert (tmp_path / "metrics/seeds.json").read_text() == '{\n  "rows": []\n}\n'
-
-
-def test_runs_are_not_lost_while_the_lock_is_not_up_to_date(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "metrics").mkdir()
-    collection.write([a_run("lora", 1, "a")])
-    before = collection.PATH.read_text()
-    monkeypatch.setattr(seeds.metrics, "read", lambda path, kind: {"reviews": {}})
-    (tmp_path / "dvc.lock").write_text("stages: {}\n")
-    with pytest.raises(InputError, match=r"dvc.lock: lora: not up to date.*'dvc repro' first"):
-        seeds.save([], [])
-    assert collection.PATH.read_text() == before
-
-
 def test_an_experiment_whose_predictions_are_gone_is_named(tried, monkeypatch):
-    (tip,) = seeds.finished(json.loads(tried.dvc("exp", "show", "--json").stdout))[0]
+    (tip,) = experiments.finished(json.loads(tried.dvc("exp", "show", "--json").stdout))[0]
     monkeypatch.chdir(tried.path)
     monkeypatch.setattr(collection, "PREDICTIONS", Path("data/nowhere"))
-    monkeypatch.setattr(seeds, "PREDICTIONS", Path("data/nowhere"))
+    monkeypatch.setattr(collecting, "PREDICTIONS", Path("data/nowhere"))
     with pytest.raises(InputError, match=f"data/nowhere/svm.csv: experiment {tip['rev'][:7]} has"):
-        seeds.runs(tip, {"svm": ("c0de", 0)}, {"train": {"reviews": 9}})
+        collecting.runs(tip, {"svm": ("c0de", 0)}, {"train": {"reviews": 9}})

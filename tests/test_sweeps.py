@@ -106,11 +106,30 @@ def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, 
     cell = f"{statistics.mean(values):.3f} \N{PLUS-MINUS SIGN} {statistics.stdev(values):.3f}"
     assert re.search(rf"^\| svm .*\| +{cell} \(", report, re.M)
 
+    project.git("commit", "--quiet", "--all", "--message", "seeds")
+    script = project.path / "stages/svm.py"
+    script.write_text(f"{script.read_text()}# This changes no prediction.\n")
+    project.dvc("repro")
+    unused = "2 rows of `metrics/seeds.json` are not used, because code, data or parameters of svm"
+    assert unused in (project.path / "metrics/report.md").read_text()
+    done = project.run("python", "-m", "commands.seeds", "--keep")
+    assert (
+        done.stderr == "runs kept in metrics/seeds.json: 2 of svm; 'dvc repro report' uses them\n"
+    )
+    project.dvc("repro")
+    assert "(3 of svm; 1 of" in (project.path / "metrics/report.md").read_text()
+
+    project.git("commit", "--quiet", "--all", "--message", "a comment")
     project.set(svm__C=0.5)
     project.dvc("repro")
-    report = (project.path / "metrics/report.md").read_text()
-    assert "2 rows of `metrics/seeds.json` are not used, because code, data or par" in report
-    done = project.run("python", "-m", "commands.seeds", "--save")
+    assert unused in (project.path / "metrics/report.md").read_text()
+    done = project.run("python", "-m", "commands.seeds", "--keep")
+    assert done.stderr.splitlines() == [
+        "runs kept in metrics/seeds.json: none; 'dvc repro report' uses them",
+        "not kept: 2 of svm, which predict otherwise at HEAD",
+    ]
+    assert [row["seed"] for row in project.read("metrics/seeds.json")["rows"]] == [1, 2]
+    done = project.run("python", "-m", "commands.seeds", "--save", "--all-commits")
     assert "not saved: runs of svm whose code, data or parameters differ from those" in done.stderr
     assert project.read("metrics/seeds.json") == {"rows": []}
 

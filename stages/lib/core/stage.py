@@ -144,8 +144,7 @@ def _end_with_the_parent() -> None:
     keep running."""
     if sys.platform != "linux":
         return
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    die_with_parent()
     if os.getppid() != _PARENT:
         raise _Terminated
     # A launcher, and a shell that waits for its command as dash does, survive DVC.
@@ -155,6 +154,13 @@ def _end_with_the_parent() -> None:
         child, parent = parent, _parent_of(parent)
     if parent != _PARENT:
         threading.Thread(target=_end_with, args=(child, parent), daemon=True).start()
+
+
+def die_with_parent() -> None:
+    """Have Linux send SIGTERM to this process when its parent dies; elsewhere, do nothing."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _end_with(child: int | None, parent: int | None) -> None:

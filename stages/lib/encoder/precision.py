@@ -68,4 +68,8 @@ def describe(precision: str) -> Machine:
         peak = round(torch.cuda.max_memory_allocated() / 1e6, 1)
         name = torch.cuda.get_device_name(where)
         return {"precision": precision, "device": times + name, "peak_memory_mb": peak}
-    return {"precision": precision, "device": f"{times}cpu, {torch.get_num_threads()} threads"}
+    threads = torch.get_num_threads()
+    return {
+        "precision": precision,
+        "device": f"{times}cpu, {threads} thread{'s' * (threads > 1)}",
+    }

@@ -24,6 +24,7 @@ SCORES: tuple[Score, ...] = ("accuracy", "f1")
 QUEUE = "dvc exp run --queue -S 'seed=0,1,2,3,4'"
 # The commands that add seeds to the report, or renew them after a change.
 COMMANDS = (QUEUE, "dvc queue start", "python -m commands.seeds --save", "dvc repro report")
+KEEP = "python -m commands.seeds --keep"
 
 Json = dict[str, Any]
 

@@ -43,14 +43,14 @@ def sentence(results: Results) -> str:
     outdated = found.unused if "subset" not in results.download["reviews"] else {}
     if outdated:
         rows = sum(outdated.values())
-        said += (
-            f" {plural(rows, 'row')} of {code(str(seeds.PATH))} "
+        return (
+            f"{said} {plural(rows, 'row')} of {code(str(seeds.PATH))} "
             f"{'is' if rows == 1 else 'are'} not used, because code, data or parameters of "
-            f"{listed([escape(name) for name in outdated])} have changed since."
+            f"{listed([escape(name) for name in outdated])} have changed since. If the change "
+            f"altered no prediction, {code(seeds.KEEP)} lets them count again; otherwise, renew "
+            f"them with {commands}."
         )
-    if results.several_seeds and not outdated:
-        return said
-    return f"{said} To {'renew them' if outdated else 'add seeds'}, run {commands}."
+    return said if results.several_seeds else f"{said} To add seeds, run {commands}."
 
 
 def _of_seed(results: Results) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import sys
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,14 @@ def files(processes: int) -> set[str]:
 
 def _is_whole(checkpoint: Path, processes: int) -> bool:
     # The Trainer writes its state last, but a checkpoint that it was deleting when it was killed
-    # may still have one.
-    names = {path.name for path in checkpoint.iterdir()}
+    # may still have one, and other processes may be killed while they write their random states.
     try:
         json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return names >= files(processes) and any(name.endswith(".safetensors") for name in names)
+    # torch.save writes a zip archive, which has its table of contents at the end.
+    archives = all(zipfile.is_zipfile(checkpoint / name) for name in files(processes))
+    return archives and any(checkpoint.glob("*.safetensors"))
 
 
 def _step(checkpoint: Path) -> int:

@@ -2,7 +2,6 @@
 
 import itertools
 import time
-from collections.abc import Iterator
 
 import torch
 from tqdm.auto import tqdm
@@ -14,7 +13,7 @@ from stages.lib.training import classifier, narrow
 from stages.lib.training.steps import TrainingSteps
 
 BATCH = 32
-STEPS = 20
+STEPS = 20  # at most; an epoch of a small training set has fewer
 
 
 def measure(float_format: str, seed: int) -> costs.Steps:
@@ -52,15 +51,8 @@ def measure(float_format: str, seed: int) -> costs.Steps:
 
 
 def _first_batches(train: tokens.Tokens, seed: int) -> list[list[int]]:
-    """Return the row indices of the first batches of training."""
-    sampler = batches.LengthGrouped(train.lengths, BATCH, seed)
-
-    def epochs() -> Iterator[list[int]]:
-        for epoch in itertools.count():
-            sampler.set_epoch(epoch)
-            yield from sampler
-
-    return list(itertools.islice(epochs(), STEPS))
+    """Return the row indices of the first batches of an epoch."""
+    return list(itertools.islice(batches.LengthGrouped(train.lengths, BATCH, seed), STEPS))
 
 
 def _now(device: torch.device) -> float:

@@ -509,7 +509,8 @@ def test_rows_of_other_code_data_or_parameters_do_not_count(with_seeds, tmp_path
     said = spread.sentence(results)
     assert (
         "3 rows of `metrics/seeds.json` are not used, because code, data or parameters of svm and "
-        "lora have changed since. To renew them, run `dvc exp run --queue -S"
+        "lora have changed since. If the change altered no prediction, `python -m commands.seeds "
+        "--keep` lets them count again; otherwise, renew them with `dvc exp run --queue -S"
     ) in said
     assert said.startswith("Each model was trained once (seed 0)")
     (tmp_path / "dvc.lock").unlink()

@@ -1,0 +1,66 @@
+"""commands.collecting: which runs metrics/seeds.json has, and what is said about the others."""
+
+import numpy as np
+import pytest
+
+from commands import collecting
+from stages.lib.core.errors import InputError
+from stages.lib.report import seeds as collection
+from stages.lib.report.seeds import SPLITS, Run
+
+
+def a_run(model, seed, fingerprint, accuracy=0.5, train=100):
+    right = np.arange(10) < 10 * accuracy
+    scores = {"accuracy": float(right.mean()), "f1": 0.5}
+    return Run(
+        model=model,
+        seed=seed,
+        train=train,
+        fingerprint=fingerprint,
+        device="cpu",
+        precision="fp32",
+        scores=dict.fromkeys(SPLITS, scores),
+        right=dict.fromkeys(SPLITS, right),
+    )
+
+
+def test_the_last_collected_run_of_a_seed_counts_and_what_is_outdated_goes():
+    current = {"svm": "a", "lora": "b"}
+    before = [a_run("svm", 0, "a"), a_run("svm", 1, "a"), a_run("lora", 0, "of another day")]
+    collected = [a_run("lora", 1, "b"), a_run("svm", 1, "a", 0.7), a_run("gone", 0, "c")]
+    collected.append(a_run("svm", 1, "a", train=30))
+    merged = collecting.merge(before, collected, current)
+    assert [(run.model, run.train, run.seed) for run in merged] == [
+        ("svm", 30, 1), ("svm", 100, 0), ("svm", 100, 1), ("lora", 100, 1),
+    ]  # fmt: skip
+    assert merged[2].scores["test"]["accuracy"] == 0.7
+
+
+def test_saving_says_what_is_there_and_what_is_left_out(tmp_path, monkeypatch, capsys):
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics/seeds.json").write_text('{"rows": []}')
+    monkeypatch.chdir(tmp_path)
+    collecting.write([a_run("svm", 1, "a"), a_run("svm", 2, "a")], {"svm": "a"}, {"lora"})
+    assert capsys.readouterr().err.splitlines() == [
+        "runs in metrics/seeds.json now: 2 of svm; 'dvc repro report' uses them",
+        "not saved: runs of lora whose code, data or parameters differ from those in dvc.lock; "
+        "'dvc repro' brings dvc.lock up to date",
+    ]
+    collecting.write([], {"svm": "new"}, set())
+    assert capsys.readouterr().err.splitlines() == [
+        "removed: runs with earlier code, data or parameters, of svm",
+        "runs in metrics/seeds.json now: none; 'dvc repro report' uses them",
+    ]
+    assert (tmp_path / "metrics/seeds.json").read_text() == '{\n  "rows": []\n}\n'
+
+
+def test_runs_are_not_lost_while_the_lock_is_not_up_to_date(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "metrics").mkdir()
+    collection.write([a_run("lora", 1, "a")])
+    before = collection.PATH.read_text()
+    monkeypatch.setattr(collecting.metrics, "read", lambda path, kind: {"reviews": {}})
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    with pytest.raises(InputError, match=r"dvc.lock: lora: not up to date.*'dvc repro' first"):
+        collecting.save([], [])
+    assert collection.PATH.read_text() == before
