@@ -36,7 +36,7 @@ test: $(VENV)/dev.done ## run all tests, those that depend on the precision in t
 
 coverage: $(VENV)/dev.done ## measure which branches of stages and commands the tests run: tmp/coverage
 	rm -rf tmp/coverage && mkdir -p tmp/coverage
-	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data TESTS_COLD=1 coverage run -m pytest $(or $(ARGS),$(AT_ONCE))
+	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data coverage run -m pytest $(or $(ARGS),$(AT_ONCE))
 	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data coverage combine --quiet
 	COVERAGE_FILE=$(CURDIR)/tmp/coverage/data coverage report
 

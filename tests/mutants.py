@@ -4,10 +4,10 @@
     make mutants ARGS='stages/lib/core/outputs.py'
 
 Each change is a mutant: a statement is removed, a condition is negated, or fewer exceptions are
-caught. The quick tests of its module run on it in a copy of the project, and stop at the first
-failure. A mutant that no test notices has survived, and is printed as file:line with its
-difference. Exits with 1 unless tests/mutants.txt gives a reason for each survivor, and for no other
-mutant.
+caught. The quick tests of its module run on it in a copy of the project, of which there are as many
+as cores, and stop at the first failure. A mutant that no test notices has survived, and is printed
+as file:line with its difference. Exits with 1 unless tests/mutants.txt gives a reason for each
+survivor, and for no other mutant.
 
 No ready-made tool fits: mutmut (3.8) skips functions with a decorator, such as `outputs.replacing`;
 cosmic-ray (8.7) never removes a statement, and here most are calls that are made for their effect.
@@ -24,8 +24,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[1]
 ARGUED = Path(__file__).with_suffix(".txt")
@@ -237,31 +239,48 @@ def argued() -> dict[str, str]:
     return reasons
 
 
-def survivors_of(module: str, directory: Path, reasons: dict[str, str]) -> tuple[int, list[str]]:
-    """How many mutants a module has, and the names of those that pass its tests."""
-    file = directory / module
-    original = file.read_text(encoding="utf-8")
-    # Write the original as mutants are written: by ast, without comments.
-    file.write_text(ast.unparse(ast.parse(original)), encoding="utf-8")
+def survivors_of(
+    module: str, directories: list[Path], reasons: dict[str, str]
+) -> tuple[int, list[str]]:
+    """How many mutants a module has, and the names of those that pass its tests.
+
+    Each of the directories has a copy of the project, and tries one mutant at a time.
+    """
+    original = (ROOT / module).read_text(encoding="utf-8")
     start = time.monotonic()
-    if not passes(directory, TESTS[module], 300):
+    # Write the original as mutants are written: by ast, without comments.
+    (directories[0] / module).write_text(ast.unparse(ast.parse(original)), encoding="utf-8")
+    if not passes(directories[0], TESTS[module], 300):
         sys.exit(f"{TESTS[module]} fails without a mutant")
     timeout = 10 + 5 * (time.monotonic() - start)
-    tried, survived = 0, []
-    for mutant in mutants(module):
-        file.write_text(mutant.source, encoding="utf-8")
-        tried += 1
-        if passes(directory, TESTS[module], timeout):
-            survived.append(mutant.name)
-            why = reasons.get(mutant.name, "NO TEST NOTICES IT")
-            print(f"{module}:{mutant.line} {mutant.name}\n{why}\n", flush=True)
-    file.write_text(original, encoding="utf-8")
+    free: SimpleQueue[Path] = SimpleQueue()
+    for directory in directories:
+        free.put(directory)
+
+    def survives(mutant: Mutant) -> bool:
+        directory = free.get()
+        try:
+            (directory / module).write_text(mutant.source, encoding="utf-8")
+            return passes(directory, TESTS[module], timeout)
+        finally:
+            free.put(directory)
+
+    all_of_them = list(mutants(module))
+    survived = []
+    with ThreadPoolExecutor(len(directories)) as pool:
+        for mutant, it_does in zip(all_of_them, pool.map(survives, all_of_them), strict=True):
+            if it_does:
+                survived.append(mutant.name)
+                why = reasons.get(mutant.name, "NO TEST NOTICES IT")
+                print(f"{module}:{mutant.line} {mutant.name}\n{why}\n", flush=True)
+    for directory in directories:
+        (directory / module).write_text(original, encoding="utf-8")
     print(
-        f"{module}: {tried} tried, {tried - len(survived)} killed, {len(survived)} survived, "
-        f"{time.monotonic() - start:.0f} s\n",
+        f"{module}: {len(all_of_them)} tried, {len(all_of_them) - len(survived)} killed, "
+        f"{len(survived)} survived, {time.monotonic() - start:.0f} s\n",
         flush=True,
     )
-    return tried, survived
+    return len(all_of_them), survived
 
 
 def main(modules: list[str]) -> int:
@@ -269,9 +288,11 @@ def main(modules: list[str]) -> int:
     reasons = argued()
     tried, survived = 0, []
     with tempfile.TemporaryDirectory() as parent:
-        directory = copy_of_the_project(Path(parent))
+        directories = [
+            copy_of_the_project(Path(parent, str(number))) for number in range(os.cpu_count() or 1)
+        ]
         for module in modules:
-            count, names = survivors_of(module, directory, reasons)
+            count, names = survivors_of(module, directories, reasons)
             tried += count
             survived += names
     unargued = [name for name in survived if name not in reasons]
