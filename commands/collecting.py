@@ -134,8 +134,9 @@ def write(collected: list[Run], current: dict[str, str], others: set[str]) -> No
 def keep(revision: str) -> None:
     """Keep the runs that counted at a revision, for each model that predicts now what it did then.
 
-    The report leaves runs out after a change to code, parameters or libraries. Those of a model
-    whose predictions in dvc.lock are the same bytes now as then count again.
+    The report leaves runs out after a change to code or libraries. Those of a model whose
+    parameters are the same, and whose predictions in dvc.lock are the same bytes now as then, count
+    again. A changed parameter may matter to other runs only, as min_steps does to small sets.
     """
     there: Download = json.loads(programs.at(revision, METRICS / "download.json"))
     lock_there, lock_here = lock_at(revision), declarations.read_yaml("dvc.lock")["stages"]
@@ -144,7 +145,7 @@ def keep(revision: str) -> None:
     same = {
         name
         for name in before.keys() & now.keys()
-        if _predicted(lock_there, name) == _predicted(lock_here, name)
+        if _result(lock_there, name) == _result(lock_here, name)
     }
     runs = []
     kept, lost = Counter[str](), Counter[str]()
@@ -157,7 +158,10 @@ def keep(revision: str) -> None:
     collection.write(runs)
     print(f"runs kept in {collection.PATH}: {_listed(kept)}; {USES}", file=sys.stderr)
     if lost:
-        print(f"not kept: {_listed(lost)}, which predict otherwise at {revision}", file=sys.stderr)
+        print(
+            f"not kept: {_listed(lost)}, whose parameters or predictions are others at {revision}",
+            file=sys.stderr,
+        )
 
 
 def _collected(current: Set[str]) -> list[Run]:
@@ -173,11 +177,14 @@ def _collected(current: Set[str]) -> list[Run]:
     return runs
 
 
-def _predicted(lock: Json, model: str) -> str:
-    """Return the hash of a model's predictions."""
-    outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
-    found: str = outs[f"{PREDICTIONS}/{model}.csv"]
-    return found
+def _result(lock: Json, model: str) -> tuple[Json, str]:
+    """Return the parameters of the stages that lead to a model's predictions, and their hash."""
+    made_by = collection.producers(lock)
+    path = f"{PREDICTIONS}/{model}.csv"
+    chain = collection.upstream(lock, made_by[path]) or {}
+    parameters = {name: stage.get("params", {}).get("params.yaml") for name, stage in chain.items()}
+    outs = {out["path"]: out["md5"] for out in lock[made_by[path]]["outs"]}
+    return parameters, outs[path]
 
 
 def _listed(counts: Counter[str]) -> str:

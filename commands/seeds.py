@@ -7,8 +7,8 @@ This command is not a stage. It reads the experiments of the current commit from
 --json`, and dvc.lock as each experiment left it. Runs of a model that differ in anything but the
 seed (a parameter, code, data) have separate rows, labelled by what differs. `--save` adds the runs
 that differ from dvc.lock in nothing but the seed and the number of training reviews to
-metrics/seeds.json, which the report reads. `--keep` keeps the runs there after a change to code or
-parameters that changes no prediction.
+metrics/seeds.json, which the report reads. `--keep` keeps the runs there after a change to code
+that changes no prediction.
 """
 
 import argparse
@@ -112,18 +112,19 @@ def main() -> None:
         action="store_true",
         help="use the experiments of all commits, not only of HEAD",
     )
-    parser.add_argument(
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument(
         "--save",
         action="store_true",
         help=f"add the runs to {collection.PATH}, for the report",
     )
-    parser.add_argument(
+    mode.add_argument(
         "--keep",
         nargs="?",
         const="HEAD",
         metavar="REVISION",
         help=f"keep the runs in {collection.PATH} of each model whose predictions are the same as "
-        "at a git revision (the last commit), although its code or parameters have changed",
+        "at a git revision (the last commit), although its code has changed",
     )
     arguments = parser.parse_args()
     if arguments.keep:

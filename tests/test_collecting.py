@@ -64,3 +64,19 @@ def test_runs_are_not_lost_while_the_lock_is_not_up_to_date(tmp_path, monkeypatc
     with pytest.raises(InputError, match=r"dvc.lock: lora: not up to date.*'dvc repro' first"):
         collecting.save([], [])
     assert collection.PATH.read_text() == before
+
+
+def test_a_result_is_the_same_if_neither_a_parameter_nor_a_prediction_changed():
+    """min_steps changes no prediction on all reviews, but those on a hundred."""
+
+    def result(code="c0de", min_steps=300, md5="a"):
+        out = {"path": "data/predictions/lora.csv", "md5": md5}
+        deps = [{"path": "stages/lora.py", "md5": code}]
+        params = {"params.yaml": {"min_steps": min_steps}}
+        return collecting._result(
+            {"train-lora": {"deps": deps, "params": params, "outs": [out]}}, "lora"
+        )
+
+    assert result() == result(code="new")
+    assert result() != result(min_steps=500)
+    assert result() != result(md5="b")

@@ -126,7 +126,7 @@ def test_saved_seeds_are_used_by_the_report_until_something_else_changes(swept, 
     done = project.run("python", "-m", "commands.seeds", "--keep")
     assert done.stderr.splitlines() == [
         "runs kept in metrics/seeds.json: none; 'dvc repro report' uses them",
-        "not kept: 2 of svm, which predict otherwise at HEAD",
+        "not kept: 2 of svm, whose parameters or predictions are others at HEAD",
     ]
     assert [row["seed"] for row in project.read("metrics/seeds.json")["rows"]] == [1, 2]
     done = project.run("python", "-m", "commands.seeds", "--save", "--all-commits")
