@@ -1,13 +1,20 @@
 """Measure the FLOP/s of extraction and training steps relative to those of a matrix product.
 
-    python -m bench.roofline {fp32,bf16,fp16}
+    python -m bench.roofline {fp32,bf16,fp16} [--products bf16] [--profile]
 
 Run it in a project with data/tokenized and data/backbone. The steps run the code of the
 stages; FLOPs are counted by PyTorch's own counter and include padding. `useful` is the share of
-the tokens of whole batches that are not padding. One line of JSON goes to standard output.
+the tokens of whole batches that are not padding. The speed of a machine that others use as well
+changes within minutes, so a step and the product that it is compared with are measured in turns.
+One line of JSON goes to standard output.
+
+With --products, oneDNN rounds the inputs of float32 matrix products to that format (on a CPU with
+AMX). With --profile, the operations that take most of each step's time go to standard error.
 """
 
+import argparse
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -25,7 +32,8 @@ from stages.lib.schema import params
 from stages.lib.training import classifier, narrow
 from stages.lib.training.steps import TrainingSteps
 
-STEPS = 10
+STEPS = 6
+ROUNDS = 5
 
 
 def synchronize() -> None:
@@ -60,14 +68,24 @@ def products() -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Achieved:
-    """FLOP/s, FLOPs per review, and the share of tokens that are not padding."""
+    """FLOP/s of the step and of the product, and their ratio: medians over the rounds.
+
+    `useful` is the share of tokens that are not padding.
+    """
 
     speed: float
+    peak: float
+    share: float
     flops_per_review: float
     useful: float
 
 
-def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> Achieved:
+def achieved(
+    step: Callable[[dict[str, torch.Tensor]], object],
+    data: list[dict[str, torch.Tensor]],
+    dtype: torch.dtype,
+    profile: bool = False,
+) -> Achieved:
     """Measure a step over the batches; the pass that counts FLOPs also warms up."""
 
     def run() -> None:
@@ -78,9 +96,20 @@ def achieved(step: Callable[[dict[str, torch.Tensor]], object], data: list) -> A
     with counter:
         run()
     flops = counter.get_total_flops()
-    reviews = sum(len(batch["input_ids"]) for batch in data)
+    rounds = [(matmul_peak(dtype), flops / best(run, 1)) for _ in range(ROUNDS)]
+    if profile:
+        with torch.profiler.profile() as profiler:
+            run()
+        order = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        print(profiler.key_averages().table(sort_by=order, row_limit=15), file=sys.stderr)
     masks = torch.cat([batch["attention_mask"].flatten() for batch in data])
-    return Achieved(flops / best(run, 3), flops / reviews, masks.float().mean().item())
+    return Achieved(
+        statistics.median(speed for _, speed in rounds),
+        statistics.median(peak for peak, _ in rounds),
+        statistics.median(speed / peak for peak, speed in rounds),
+        flops / sum(len(batch["input_ids"]) for batch in data),
+        masks.float().mean().item(),
+    )
 
 
 def of_all_lengths(batches: Iterable[list[int]], lengths: np.ndarray) -> list[list[int]]:
@@ -104,7 +133,17 @@ def padded(
     ]
 
 
-def main(float_format: str) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.roofline", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("float_format", choices=precision.DTYPES)
+    parser.add_argument("--products", choices=["bf16"], help="round inputs of fp32 products")
+    parser.add_argument("--profile", action="store_true", help="show where steps spend their time")
+    args = parser.parse_args()
+    float_format, profile = args.float_format, args.profile
+    if args.products:
+        torch.backends.mkldnn.matmul.fp32_precision = args.products
     dtype, device = precision.DTYPES[float_format], precision.device()
     multiple = precision.multiple(float_format)
     split = tokens.load("train")
@@ -121,7 +160,9 @@ def main(float_format: str) -> None:
     def extract(batch: dict[str, torch.Tensor]) -> None:
         model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
 
-    results = {"extraction": achieved(extract, padded(split, budget.batches, multiple))}
+    results = {
+        "extraction": achieved(extract, padded(split, budget.batches, multiple), dtype, profile)
+    }
     for name, adapt in (
         ("full", lambda model: model),
         ("lora", lambda model: lora.adapt(model, settings.lora)),
@@ -131,16 +172,18 @@ def main(float_format: str) -> None:
         steps = TrainingSteps(trained, float_format)
         sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
         with narrow.narrowed(trained, float_format):
-            results[name] = achieved(steps.take, padded(split, sampler, multiple))
-    peak = matmul_peak(dtype)
+            results[name] = achieved(steps.take, padded(split, sampler, multiple), dtype, profile)
     print(
         json.dumps(
             {
-                "peak": peak,
-                "shares": {name: result.speed / peak for name, result in results.items()},
+                "peak": statistics.median(result.peak for result in results.values()),
+                "shares": {name: result.share for name, result in results.items()},
                 "useful": {name: result.useful for name, result in results.items()},
                 "flops_per_review": {
                     name: result.flops_per_review for name, result in results.items()
+                },
+                "reviews_per_second": {
+                    name: result.speed / result.flops_per_review for name, result in results.items()
                 },
             }
         )
@@ -148,4 +191,4 @@ def main(float_format: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

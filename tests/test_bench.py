@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import write_reviews
 
 from bench import __main__ as main
@@ -259,6 +260,18 @@ def test_the_batches_of_the_roofline_stand_for_all():
     batches = [[row] for row in range(size)]
     chosen = [lengths[row] for (row,) in roofs.of_all_lengths(batches, lengths)]
     assert chosen == list(range(3, size, 4))
+
+
+def test_a_machine_that_slows_down_changes_no_share(monkeypatch):
+    matrix = torch.ones(10, 10)
+    machine = [1.0, 0.5, 0.1, 0.5, 1.0]
+    speeds = {"product": iter(machine), "step": iter(machine)}
+    monkeypatch.setattr(roofs, "matmul_peak", lambda _: 10_000 * next(speeds["product"]))
+    monkeypatch.setattr(roofs, "best", lambda *_: 1 / next(speeds["step"]))
+    batch = {"input_ids": torch.zeros(2, 4), "attention_mask": torch.tensor([[1, 0], [1, 1]])}
+    found = roofs.achieved(lambda _: matrix @ matrix, [batch], torch.float32)
+    # A product of two 10 x 10 matrices has 2,000 floating-point operations.
+    assert found == roofs.Achieved(1_000, 5_000, 0.2, 1_000, 0.75)
 
 
 @pytest.mark.parametrize("known", [True, False])
