@@ -33,7 +33,7 @@ from stages.lib.training import classifier, narrow
 from stages.lib.training.steps import TrainingSteps
 
 STEPS = 6
-ROUNDS = 5
+ROUNDS = 3
 
 
 def synchronize() -> None:
