@@ -3,6 +3,7 @@
 import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import proxy
 import pytest
 import warm
 from filelock import FileLock
@@ -43,8 +45,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests commit, and nobody is there to sign. Links into a cache, which the user's configuration of
-# DVC may ask for, would let a test change the files of another one.
+# DVC may ask for, would let a test change the files of another one. To report its use, each DVC
+# would start another one.
 os.environ |= {
+    "DVC_NO_ANALYTICS": "1",
     "DVC_GLOBAL_CONFIG_DIR": "/nonexistent",
     "DVC_SYSTEM_CONFIG_DIR": "/nonexistent",
     "GIT_CONFIG_COUNT": "1",
@@ -67,11 +71,15 @@ settings.load_profile("suite")
 
 @pytest.fixture(autouse=True)
 def _environment() -> Iterator[None]:
-    """Undo changes to the environment, after which programs would start cold (tests/warm.py).
+    """Undo changes to what programs inherit, after which they would start cold (tests/warm.py).
 
-    A pipeline of transformers leaves the variable TOKENIZERS_PARALLELISM behind.
+    A pipeline of transformers leaves the variable TOKENIZERS_PARALLELISM behind, and a stage that
+    fails in this process ignores signals.
     """
+    handlers = {number: signal.getsignal(number) for number in proxy.FORWARDED}
     yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
     for name in warm.changes(warm.ENVIRONMENT, os.environ):
         os.environ.pop(name, None)
     os.environ |= warm.ENVIRONMENT
@@ -192,11 +200,13 @@ class Project:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
         return self.run("git", *identity, *args).stdout
 
-    def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess:
+    def run(
+        self, *command: str, check: bool = True, cold: bool = False, **env: str
+    ) -> subprocess.CompletedProcess:
         """Run a command in the project, with the interpreter of the tests first on the path."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         env = os.environ | {"PATH": path} | env
-        done = warm.run(command, self.path, env)
+        done = warm.run(command, self.path, env, cold)
         if check and done.returncode != 0:
             raise AssertionError(f"{command} exited {done.returncode}:\n{done.stdout}{done.stderr}")
         return done

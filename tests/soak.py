@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import warm
 from conftest import Project
 
 
@@ -30,13 +31,14 @@ def hashes(project: Project) -> dict[str, str]:
     }
 
 
-def start(project: Project, *stages: str) -> subprocess.Popen:
-    """Start `dvc repro`, of all stages or up to these."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def start(project: Project, *stages: str, cold: bool = False) -> subprocess.Popen:
+    """Start `dvc repro`, of all stages or up to these; if `cold`, its stages are no forks."""
+    programs = Path(sys.executable).parent
+    env = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     return subprocess.Popen(
-        ["dvc", "repro", *stages],
+        [programs / "dvc", "repro", *stages],
         cwd=project.path,
-        env=os.environ | {"PATH": path},
+        env=env if cold else warm.environment(env),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -111,4 +113,5 @@ def main(kills: int) -> int:
 
 
 if __name__ == "__main__":
+    os.environ["TESTS_COLD"] = "1"
     sys.exit(main(int(sys.argv[1])))

@@ -59,14 +59,14 @@ def test_a_checkpoint_of_other_parameters_is_not_resumed(after):
 
 def test_kills_at_random_moments_change_nothing(ran, tmp_path):
     random.seed(0)
-    # Stages that three kills within 15 seconds can meet; `make soak` kills them all.
+    # Stages that three kills within 8 seconds can meet; `make soak` kills them all.
     stages = ("svm", "finetune-head")
     lock = ran.read("dvc.lock")["stages"]
     entries = [entry for stage in stages for entry in seeds.upstream(lock, stage).values()]
     paths = {out["path"] for entry in entries for out in entry["outs"]}
     expected = {path: md5 for path, md5 in soak.hashes(ran).items() if path in paths}
     soaked = ran.copy(tmp_path / "soaked")
-    survived, tried = soak.soak(soaked, expected, 3, 15, *stages)
+    survived, tried = soak.soak(soaked, expected, 3, 8, *stages)
     assert survived == tried >= 3
 
 
@@ -369,7 +369,7 @@ def test_a_library_that_is_not_pinned_is_named(after):
 def test_a_stage_ends_when_dvc_is_told_to_and_its_outputs_come_back(after):
     before = snapshot(after)
     after.set(lora__epochs=4000)
-    dvc = soak.start(after, "lora")
+    dvc = soak.start(after, "lora", cold=True)
     wait_until(lambda: list(after.path.glob("tmp/checkpoints/lora/*/checkpoint-*")), dvc)
     stages = psutil.Process(dvc.pid).children(recursive=True)
     assert stages

@@ -166,7 +166,7 @@ def test_a_killed_process_ends_the_stage_and_the_next_run_goes_on(after, tmp_pat
     assert soak.hashes(after) == soak.hashes(whole)
 
 
-def launch(project, main):
+def launch(project, main, cold=False):
     """Run `main`, the body of a stage's main function, in two processes."""
     body = "\n".join(f"    {line}" for line in ["import os, time", *main])
     (project.path / "a_stage.py").write_text(
@@ -174,7 +174,7 @@ def launch(project, main):
         "from stages.lib.schema import params\n"
         f"def main():\n{body}\nstage.run(main)\n"
     )
-    return project.run(*TWO.split(), "-m", "a_stage", check=False)
+    return project.run(*TWO.split(), "-m", "a_stage", check=False, cold=cold)
 
 
 def test_a_mistake_in_the_parameters_is_said_once(project):
@@ -197,7 +197,7 @@ def test_processes_do_not_outlive_their_launcher(project):
     started = "open(os.environ['RANK'], 'w').close()"
     both = "while not (os.path.exists('0') and os.path.exists('1')): time.sleep(0.01)"
     kill = "if os.environ['RANK'] == '0': os.kill(os.getppid(), 9)"
-    done = launch(project, [started, both, kill, "time.sleep(1200)"])
+    done = launch(project, [started, both, kill, "time.sleep(1200)"], cold=True)
     assert done.returncode == -signal.SIGKILL
     assert "one of the 2 processes died or was told to end" in done.stderr
 

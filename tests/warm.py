@@ -2,12 +2,17 @@
 
 Importing PyTorch, transformers and PEFT takes five seconds of processor time, and tests start
 hundreds of stages. Here, a server imports them once; `run` has it fork, and the fork becomes
-`dvc ...` or `python -m ...`. The stages that such a DVC starts are forks of the server, too. They
-run the code of the project in their directory: the server has imported third-party libraries only.
+`dvc ...` or `python -m ...`. It runs the code of the project in its directory: the server has
+imported third-party libraries only.
 
-Real interpreters are started where a test needs a shell, a launcher, a process group or a signal,
-or sets a variable that a library reads while it is imported; where the whole pipeline is killed
-(tests/soak.py); and everywhere if the variable TESTS_COLD is set, or the system is not Linux.
+What such a program starts, or a shell or a launcher that a test starts, finds `dvc` and `python` in
+`Server.programs`: they are proxies of further forks (tests/proxy.py).
+
+Real interpreters are started where a program differs from the server in more than its arguments:
+in a variable that a library reads while it is imported, in its limits, umask, mounts or processors,
+or in a terminal. They are started where a test needs DVC or a stage to be the very child, and in
+the process group, of what it signals (`cold`); where the whole pipeline is killed (`make soak`);
+and everywhere if the variable TESTS_COLD is set, or the system is not Linux.
 """
 
 import atexit
@@ -15,7 +20,6 @@ import contextlib
 import functools
 import gc
 import importlib
-import json
 import multiprocessing.util
 import os
 import re
@@ -30,8 +34,9 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NoReturn
+
+import proxy
 
 # The environment of the server. conftest.py fills it after setting the variables of the tests.
 ENVIRONMENT: dict[str, str] = {}
@@ -58,15 +63,20 @@ OF_THE_HUB = (
 # Variables that no library reads while it is imported. After a change of another one, a program
 # starts in an interpreter of its own.
 HARMLESS = re.compile(
-    r"AUTO_PRECISION|COLUMNS|DVC_\w+|GIT_\w+|HF_TOKEN|KMP_\w+|LOCAL_RANK|OLDPWD|PATH|PIP_\w+|"
-    r"PMI_\w+|PWD|PYTEST_\w+|RANK|SHLVL|TORCHINDUCTOR_\w+|WORLD_SIZE|_"
+    r"ACCELERATE_\w+|AUTO_PRECISION|COLUMNS|DVC_\w+|GIT_\w+|GROUP_\w+|HF_TOKEN|KMP_\w+|LOCAL_\w+|"
+    r"MASTER_\w+|OLDPWD|PATH|PIP_\w+|PMI_\w+|PWD|PYTEST_\w+|PYTHON_EXEC|RANK|ROLE_\w+|SHLVL|"
+    r"TORCHELASTIC_\w+|TORCHINDUCTOR_\w+|TORCH_NCCL_\w+|WORLD_SIZE|_"
 )
 HUBS = re.compile(r"HF_\w+|NO_PROXY|TMPDIR")
 # The variables that differ from ENVIRONMENT (None if missing), and how often they were asked for.
 Variables = frozenset[tuple[str, str | None]]
 ASKED: Counter[Variables] = Counter()
-# The command of a stage in dvc.yaml, unless a launcher other than Python starts it.
-PROGRAM = re.compile(r"python -m ([\w.]+)((?: [\w.-]+)*)")
+# What a program inherits, as /proc/.../status has it.
+INHERITED = re.compile(r"^(?:Umask|Cpus_allowed_list|Uid|Gid):.*$", re.M)
+IGNORED = re.compile(r"^SigIgn:\s*(\w+)$", re.M)
+PROXY = """#!/bin/sh
+exec "{interpreter}" -IS "{proxy}" "{address}" "{path}" {program} "$@"
+"""
 
 
 class Server:
@@ -76,6 +86,21 @@ class Server:
         # The path of a socket must be short, and those of pytest's directories may be too long.
         self._directory = tempfile.TemporaryDirectory(prefix="warm")
         self._address = f"{self._directory.name}/socket"
+        self.programs = Path(self._directory.name, "bin")
+        self.programs.mkdir()
+        paths = {"dvc": Path(sys.executable).with_name("dvc"), "python": sys.executable}
+        for program, path in paths.items():
+            script = self.programs / program
+            script.write_text(
+                PROXY.format(
+                    interpreter=sys.executable,
+                    proxy=proxy.__file__,
+                    address=self._address,
+                    path=path,
+                    program=program,
+                )
+            )
+            script.chmod(0o755)
         # The server ends when this pipe does, that is with the tests, however they end.
         self._process = subprocess.Popen(
             [sys.executable, __file__, self._address, *libraries],
@@ -93,32 +118,62 @@ class Server:
         self._process.wait()
         self._directory.cleanup()
 
+    def environment(self, env: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables of a program, and with them those that make its programs forks."""
+        # PyTorch's launcher starts the interpreter that this variable names.
+        python = {"PYTHON_EXEC": str(self.programs / "python")}
+        return {**env, "PATH": f"{self.programs}{os.pathsep}{env['PATH']}", **python}
+
     def run(
         self, command: Sequence[str], cwd: Path, env: Mapping[str, str]
-    ) -> subprocess.CompletedProcess:
+    ) -> subprocess.CompletedProcess | None:
+        """Run a program to its end; None if the server does not run it."""
         with (
             tempfile.TemporaryFile("w+") as stdout,
             tempfile.TemporaryFile("w+") as stderr,
             Path(os.devnull).open() as stdin,
         ):
             fds = [file.fileno() for file in (stdin, stdout, stderr)]
-            status = ask(self._address, command, str(cwd), env, fds)
+            with proxy.ask(self._address, command, str(cwd), env, fds) as connection:
+                if not proxy.answer(connection):
+                    return None
+                status = proxy.answer(connection)
+            if status is None:
+                raise RuntimeError(f"the server of tests/warm.py died while it ran {command}")
             stdout.seek(0)
             stderr.seek(0)
             return subprocess.CompletedProcess(command, status, stdout.read(), stderr.read())
 
 
 def run(
-    command: Sequence[str], cwd: Path, env: Mapping[str, str]
+    command: Sequence[str], cwd: Path, env: Mapping[str, str], cold: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, by a fork where that is the same as a new process."""
-    is_ours = command[0] == "dvc" or tuple(command[:2]) == ("python", "-m")
-    is_cold = "TESTS_COLD" in env or sys.platform != "linux"
+    """Run a command to its end, by a fork where that is the same as a new process.
+
+    If `cold`, neither it nor what it starts is a fork.
+    """
     changed = changes(ENVIRONMENT, env)
-    if not is_ours or is_cold or not all(map(HUBS.fullmatch, changed)):
+    if (
+        cold
+        or "TESTS_COLD" in env
+        or sys.platform != "linux"
+        or not all(map(HUBS.fullmatch, changed))
+    ):
         return run_cold(command, cwd, env)
     warm = server_for(frozenset((name, env.get(name)) for name in changed))
-    return warm.run(command, cwd, env) if warm.ready else run_cold(command, cwd, env)
+    if not warm.ready:
+        return run_cold(command, cwd, env)
+    env = warm.environment(env)
+    done = warm.run(command, cwd, env) if command[0] in ("dvc", "python") else None
+    return done or run_cold(command, cwd, env)
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables with which the programs that a real process starts are forks."""
+    if "TESTS_COLD" in env or sys.platform != "linux" or changes(ENVIRONMENT, env):
+        return dict(env)
+    warm = server_for(frozenset())
+    return warm.environment(env) if warm.ready else dict(env)
 
 
 def server_for(variables: Variables) -> Server:
@@ -152,113 +207,180 @@ def changes(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
     return {name for name in names if not HARMLESS.fullmatch(name)}
 
 
-def ask(
-    address: str, command: Sequence[str], cwd: str, env: Mapping[str, str], fds: Sequence[int]
-) -> int:
-    """Have the server run a command with these standard streams; returns its exit status."""
-    request = json.dumps({"command": list(command), "cwd": cwd, "env": dict(env)}).encode()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.connect(address)
-        # The file descriptors go with the first bytes.
-        socket.send_fds(connection, [len(request).to_bytes(4, "big")], fds)
-        connection.sendall(request)
-        answer = connection.recv(16)
-    if not answer:
-        raise RuntimeError(f"the server of tests/warm.py died while it ran {command}")
-    return int(answer)
+class Request:
+    """A program to run, the process that asks for it, and the connection to it."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.connection, _ = listener.accept()
+        size, self.fds, *_ = socket.recv_fds(self.connection, 4, 3)
+        with self.connection.makefile("rb") as file:
+            data = file.read(int.from_bytes(size, "big"))
+        self.command, self.cwd, self.env = proxy.unpack(data)
+        credentials = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        self.asking = int.from_bytes(credentials[:4], sys.byteorder)
+        # Of the fork, as long as it runs.
+        self.pid = 0
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+        self.connection.close()
+
+    def say(self, number: int) -> None:
+        # The process that asked may have been killed.
+        with contextlib.suppress(OSError):
+            self.connection.sendall(b"%d\n" % number)
 
 
-def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    size, fds, *_ = socket.recv_fds(connection, 4, 3)
-    with connection.makefile("rb") as file:
-        return json.loads(file.read(int.from_bytes(size, "big"))), fds
+class Forks:
+    """The loop of the server."""
 
+    def __init__(self, address: str, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._has_read_hubs = "huggingface_hub" in sys.modules
+        self._same = inherited("self")
+        self._running: dict[int, Request] = {}
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(address)
+        self._listener.listen(64)
 
-def serve(address: str) -> tuple[dict[str, Any], list[int]]:
-    """Fork for each request. Returns the request in the fork, and nothing in the server."""
-    running: dict[int, tuple[int, socket.socket]] = {}
-    selector = selectors.DefaultSelector()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(address)
-    listener.listen(64)
-    selector.register(listener, selectors.EVENT_READ)
-    selector.register(sys.stdin, selectors.EVENT_READ)
-    print("ready", flush=True)
-    while True:
-        for key, _ in selector.select():
-            if key.fileobj is sys.stdin:
-                sys.exit()
-            if key.fileobj is listener:
-                connection, _ = listener.accept()
-                request, fds = receive(connection)
-                pid = os.fork()
-                if pid == 0:
-                    selector.close()
-                    listener.close()
-                    connection.close()
-                    for pidfd, (_, other) in running.items():
-                        os.close(pidfd)
-                        other.close()
-                    return request, fds
-                for fd in fds:
-                    os.close(fd)
-                pidfd = os.pidfd_open(pid)
-                running[pidfd] = pid, connection
-                selector.register(pidfd, selectors.EVENT_READ)
-            else:
-                pidfd = key.fd
-                selector.unregister(pidfd)
+    def serve(self) -> Request:
+        """Fork for each request. Returns the request in the fork, and nothing in the server."""
+        for file in (self._listener, sys.stdin):
+            self._selector.register(file, selectors.EVENT_READ)
+        print("ready", flush=True)
+        while True:
+            for key, _ in self._selector.select():
+                if key.fileobj is sys.stdin:
+                    for request in self._running.values():
+                        kill(request.pid)
+                    sys.exit()
+                elif key.fileobj is self._listener:
+                    request = Request(self._listener)
+                    if not self._is_as_new(request):
+                        request.say(0)
+                        request.close()
+                    elif self._fork(request):
+                        return request
+                elif key.data.pid:
+                    if key.fileobj is key.data.connection:
+                        # The process that asked is gone, for it has nothing more to say.
+                        self._selector.unregister(key.fileobj)
+                        kill(key.data.pid)
+                    else:
+                        self._end(key.fd)
+
+    def _is_as_new(self, request: Request) -> bool:
+        """Return whether a fork would be the same as a new process."""
+        return (
+            module_of(request) is not None
+            and not self._has_read(changes(self._env, request.env))
+            and inherited(str(request.asking)) == self._same
+            and not any(map(os.isatty, request.fds))
+        )
+
+    def _has_read(self, variables: set[str]) -> bool:
+        """Return whether a library that is imported has read one of these variables."""
+        return any(self._has_read_hubs or not HUBS.fullmatch(name) for name in variables)
+
+    def _fork(self, request: Request) -> bool:
+        """Fork; returns whether this is the fork."""
+        pid = os.fork()
+        if pid == 0:
+            self._selector.close()
+            self._listener.close()
+            for pidfd, other in self._running.items():
                 os.close(pidfd)
-                pid, connection = running.pop(pidfd)
-                status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                # The process that asked may have been killed.
-                with contextlib.suppress(OSError):
-                    connection.sendall(str(status).encode())
-                connection.close()
+                other.connection.close()
+            request.connection.close()
+            os.setsid()
+            return True
+        for fd in request.fds:
+            os.close(fd)
+        request.fds = []
+        request.pid = pid
+        request.say(pid)
+        pidfd = os.pidfd_open(pid)
+        self._running[pidfd] = request
+        for file in (pidfd, request.connection):
+            self._selector.register(file, selectors.EVENT_READ, data=request)
+        return False
+
+    def _end(self, pidfd: int) -> None:
+        request = self._running.pop(pidfd)
+        self._selector.unregister(pidfd)
+        os.close(pidfd)
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(request.connection)
+        request.say(os.waitstatus_to_exitcode(os.waitpid(request.pid, 0)[1]))
+        request.close()
+        request.pid = 0
 
 
-def become(address: str, request: dict[str, Any], fds: list[int]) -> None:
+def inherited(pid: str) -> list[str]:
+    """Return what a process passes on to those that it starts, besides its environment."""
+    place = Path("/proc", pid)
+    try:
+        status = (place / "status").read_text()
+        limits = (place / "limits").read_text()
+        mounts = (place / "ns/mnt").readlink()
+    except OSError:
+        return []
+    ignored = int(IGNORED.findall(status)[0], 16)
+    # Tests in the background ignore these, and a launcher that they start does not.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        ignored &= ~(1 << (number - 1))
+    return [*INHERITED.findall(status), f"{ignored:x}", limits, str(mounts)]
+
+
+def module_of(request: Request) -> str | None:
+    """Return the name of the module that the command runs, if it is DVC or one of the project."""
+    program, *arguments = request.command
+    if program == "dvc":
+        return program
+    if arguments[:1] == ["-u"]:
+        arguments.pop(0)
+    if len(arguments) < 2 or arguments[0] != "-m":
+        return None
+    name = arguments[1]
+    path = Path(request.cwd, *name.split("."))
+    return name if name == "dvc" or path.is_dir() or path.with_suffix(".py").is_file() else None
+
+
+def kill(pid: int) -> None:
+    """Kill a fork, and what it has started in its session."""
+    for send in (os.killpg, os.kill):
+        with contextlib.suppress(OSError):
+            send(pid, signal.SIGKILL)
+
+
+def become(address: str, request: Request) -> None:
     """Run the program that was asked for, in this process."""
-    for number, fd in enumerate(fds):
+    for number, fd in enumerate(request.fds):
         os.dup2(fd, number)
         os.close(fd)
-    os.chdir(request["cwd"])
+    os.chdir(request.cwd)
     os.environ.clear()
-    os.environ.update(request["env"])
-    program, *arguments = request["command"]
+    os.environ.update(request.env)
+    interpreter = sys.executable
+    sys.executable = str(Path(address).with_name("bin") / "python")
+    program, *arguments = request.command
+    if program == "python":
+        if arguments[0] == "-u":
+            arguments.pop(0)
+            sys.stdout.reconfigure(write_through=True)
+        program, arguments = arguments[1], arguments[2:]
     if program == "dvc":
-        stages_are_forks(address, request["env"])
         sys.path.pop(0)
-        sys.argv = [f"{Path(sys.executable).parent}/dvc", *arguments]
+        sys.argv = [f"{Path(interpreter).parent}/dvc", *arguments]
         from dvc.cli import main
 
         sys.exit(main())
     spawned_are_forks()
-    sys.path[0] = request["cwd"]
-    sys.argv = ["-m", *arguments[2:]]
-    runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-
-
-def stages_are_forks(address: str, env: dict[str, str]) -> None:
-    """Have this DVC ask the server for its stages instead of a shell."""
-    import dvc.stage.run
-
-    def start(command: list[str], **options: Any) -> Any:
-        match = PROGRAM.fullmatch(command[-1])
-        if not match or changes(env, options["env"]):
-            return subprocess.Popen(command, **options)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        done = SimpleNamespace()
-
-        def communicate() -> None:
-            words = ["python", "-m", match[1], *match[2].split()]
-            done.returncode = ask(address, words, options["cwd"], options["env"], (0, 1, 2))
-
-        done.communicate = communicate
-        return done
-
-    dvc.stage.run.subprocess = SimpleNamespace(Popen=start)
+    sys.path[0] = request.cwd
+    sys.argv = ["-m", *arguments]
+    runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
 def spawned_are_forks() -> None:
@@ -295,11 +417,15 @@ def finish(error: BaseException | None) -> NoReturn:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
+        if isinstance(error, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
     finally:
         os._exit(status)
 
 
 def main(address: str, *libraries: str) -> None:
+    env = dict(os.environ)
     for name in libraries:
         importlib.import_module(name)
     # A fork keeps only one thread. Arrow's allocator, jemalloc, goes on without its own. Libraries
@@ -310,9 +436,9 @@ def main(address: str, *libraries: str) -> None:
     # Objects that are never collected stay in pages that all forks share.
     gc.collect()
     gc.freeze()
-    request, fds = serve(address)
+    request = Forks(address, env).serve()
     try:
-        become(address, request, fds)
+        become(address, request)
     except BaseException as error:
         finish(error)
     finish(None)
