@@ -3,7 +3,8 @@
 Importing PyTorch, transformers and PEFT takes five seconds of processor time, and tests start
 hundreds of stages. Here, a server imports them once; `run` has it fork, and the fork becomes
 `dvc ...` or `python -m ...`. It runs the code of the project in its directory: the server has
-imported third-party libraries only.
+imported third-party libraries only. A server that has also imported the client of the Hub, with
+some variables, is a fork of one that has not.
 
 What such a program starts, or a shell or a launcher that a test starts, finds `dvc` and `python` in
 `Server.programs`: they are proxies of further forks (tests/proxy.py).
@@ -63,9 +64,9 @@ OF_THE_HUB = (
 # Variables that no library reads while it is imported. After a change of another one, a program
 # starts in an interpreter of its own.
 HARMLESS = re.compile(
-    r"ACCELERATE_\w+|AUTO_PRECISION|COLUMNS|DVC_\w+|GIT_\w+|GROUP_\w+|HF_TOKEN|KMP_\w+|LOCAL_\w+|"
-    r"MASTER_\w+|OLDPWD|PATH|PIP_\w+|PMI_\w+|PWD|PYTEST_\w+|PYTHON_EXEC|RANK|ROLE_\w+|SHLVL|"
-    r"TORCHELASTIC_\w+|TORCHINDUCTOR_\w+|TORCH_NCCL_\w+|WORLD_SIZE|_"
+    r"ACCELERATE_\w+|AUTO_PRECISION|CELERY_\w+|COLUMNS|DVC_\w+|GIT_\w+|GROUP_\w+|HF_TOKEN|KMP_\w+|"
+    r"LOCAL_\w+|MASTER_\w+|OLDPWD|PATH|PIP_\w+|PMI_\w+|PWD|PYTEST_\w+|PYTHON_EXEC|RANK|ROLE_\w+|SHLVL|"
+    r"TORCHELASTIC_\w+|TORCHINDUCTOR_\w+|TORCH_NCCL_\w+|WORLD_SIZE|_|_MP_FORK_\w+"
 )
 HUBS = re.compile(r"HF_\w+|NO_PROXY|TMPDIR")
 # The variables that differ from ENVIRONMENT (None if missing), and how often they were asked for.
@@ -82,7 +83,7 @@ exec "{interpreter}" -IS "{proxy}" "{address}" "{path}" {program} "$@"
 class Server:
     """The process that forks, as the tests see it."""
 
-    def __init__(self, libraries: Sequence[str], variables: Variables) -> None:
+    def __init__(self, variables: Variables, first: "Server | None" = None) -> None:
         # The path of a socket must be short, and those of pytest's directories may be too long.
         self._directory = tempfile.TemporaryDirectory(prefix="warm")
         self._address = f"{self._directory.name}/socket"
@@ -101,21 +102,30 @@ class Server:
                 )
             )
             script.chmod(0o755)
+        env = {k: v for k, v in {**ENVIRONMENT, **dict(variables)}.items() if v is not None}
         # The server ends when this pipe does, that is with the tests, however they end.
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, self._address, *libraries],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={k: v for k, v in {**ENVIRONMENT, **dict(variables)}.items() if v is not None},
-            cwd=self._directory.name,
-        )
-        assert self._process.stdout
-        self.ready = bool(self._process.stdout.readline())
+        given, self._end = os.pipe()
+        said, saying = os.pipe()
+        streams = (given, saying, sys.__stderr__.fileno())
+        if first:
+            command = ["serve", self._address, *OF_THE_HUB]
+            self._process = proxy.ask(first._address, command, self._directory.name, env, streams)
+        else:
+            command = [sys.executable, __file__, self._address, *LIBRARIES]
+            self._process = subprocess.Popen(
+                command, stdin=given, stdout=saying, env=env, cwd=self._directory.name
+            )
+        os.close(given)
+        os.close(saying)
+        with os.fdopen(said) as file:
+            self.ready = bool(file.readline())
 
     def close(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.close()
-        self._process.wait()
+        os.close(self._end)
+        if isinstance(self._process, subprocess.Popen):
+            self._process.wait()
+        else:
+            self._process.close()
         self._directory.cleanup()
 
     def environment(self, env: Mapping[str, str]) -> dict[str, str]:
@@ -184,8 +194,8 @@ def server_for(variables: Variables) -> Server:
     """
     ASKED[variables] += 1
     if variables and ASKED[variables] == 1:
-        return server(LIBRARIES, frozenset())
-    return server(LIBRARIES + OF_THE_HUB, variables)
+        return first_server()
+    return server_of_the_hub(variables)
 
 
 def run_cold(
@@ -195,8 +205,17 @@ def run_cold(
 
 
 @functools.cache
-def server(libraries: Sequence[str], variables: Variables) -> Server:
-    started = Server(libraries, variables)
+def first_server() -> Server:
+    started = Server(frozenset())
+    atexit.register(started.close)
+    return started
+
+
+@functools.cache
+def server_of_the_hub(variables: Variables) -> Server:
+    if not first_server().ready:
+        return first_server()
+    started = Server(variables, first_server())
     atexit.register(started.close)
     return started
 
@@ -254,7 +273,7 @@ class Forks:
             for key, _ in self._selector.select():
                 if key.fileobj is sys.stdin:
                     for request in self._running.values():
-                        kill(request.pid)
+                        kill(request)
                     sys.exit()
                 elif key.fileobj is self._listener:
                     request = Request(self._listener)
@@ -267,7 +286,7 @@ class Forks:
                     if key.fileobj is key.data.connection:
                         # The process that asked is gone, for it has nothing more to say.
                         self._selector.unregister(key.fileobj)
-                        kill(key.data.pid)
+                        kill(key.data)
                     else:
                         self._end(key.fd)
 
@@ -277,7 +296,7 @@ class Forks:
             module_of(request) is not None
             and not self._has_read(changes(self._env, request.env))
             and inherited(str(request.asking)) == self._same
-            and not any(map(os.isatty, request.fds))
+            and (request.command[0] == "serve" or not any(map(os.isatty, request.fds)))
         )
 
     def _has_read(self, variables: set[str]) -> bool:
@@ -337,7 +356,7 @@ def inherited(pid: str) -> list[str]:
 def module_of(request: Request) -> str | None:
     """Return the name of the module that the command runs, if it is DVC or one of the project."""
     program, *arguments = request.command
-    if program == "dvc":
+    if program in ("dvc", "serve"):
         return program
     if arguments[:1] == ["-u"]:
         arguments.pop(0)
@@ -348,21 +367,27 @@ def module_of(request: Request) -> str | None:
     return name if name == "dvc" or path.is_dir() or path.with_suffix(".py").is_file() else None
 
 
-def kill(pid: int) -> None:
-    """Kill a fork, and what it has started in its session."""
+def kill(request: Request) -> None:
+    """Kill a fork, and what it has started in its session; another server ends by itself."""
+    if request.command[0] == "serve":
+        return
     for send in (os.killpg, os.kill):
         with contextlib.suppress(OSError):
-            send(pid, signal.SIGKILL)
+            send(request.pid, signal.SIGKILL)
 
 
-def become(address: str, request: Request) -> None:
-    """Run the program that was asked for, in this process."""
+def take_over(request: Request) -> None:
+    """Take what this process inherits from the one that asked for it."""
     for number, fd in enumerate(request.fds):
         os.dup2(fd, number)
         os.close(fd)
     os.chdir(request.cwd)
     os.environ.clear()
     os.environ.update(request.env)
+
+
+def become(address: str, request: Request) -> None:
+    """Run the program that was asked for, in this process."""
     interpreter = sys.executable
     sys.executable = str(Path(address).with_name("bin") / "python")
     program, *arguments = request.command
@@ -438,7 +463,11 @@ def main(address: str, *libraries: str) -> None:
     gc.freeze()
     request = Forks(address, env).serve()
     try:
-        become(address, request)
+        take_over(request)
+        if request.command[0] == "serve":
+            main(*request.command[1:])
+        else:
+            become(address, request)
     except BaseException as error:
         finish(error)
     finish(None)
