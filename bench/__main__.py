@@ -114,7 +114,7 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         # mean nothing, so fewer training and test reviews are used.
         small = section == "base"
         size = reviews // 4 if small else reviews
-        splits = {"train": size, "validation": min(256, size), "test": size if small else 1060}
+        splits = {"train": size, "validation": min(256, size), "test": size if small else 512}
         data = project.sample(WORK / f"reviews-{section}", splits)
         backbone = project.base_shapes(base) if small else embedded
         there = project.Project(WORK / section, data, backbone)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
@@ -70,16 +71,11 @@ def work(project: Project, name: str) -> dict[str, float]:
     seconds = project.read(f"metrics/costs/{name}.json")["seconds"]
     if name in ("tokenize", "extract-cls-features"):
         return {"seconds": seconds}
-    return {
-        "seconds": seconds,
-        "accuracy": _evaluated(project, name)["test"]["accuracy"],
-    }
-
-
-def _evaluated(project: Project, name: str) -> dict[str, Any]:
-    """Return the scores of a model's predictions."""
-    project.module("stages.evaluate", name)
-    return project.read(f"metrics/{name}.json")
+    # The stage that evaluates would take longer to start than some of these take.
+    rows = pd.read_csv(project.path / f"data/predictions/{name}.csv")
+    tests = rows[rows["split"] == "test"]
+    accuracy = (tests["prediction"] == tests["label"]).mean()
+    return {"seconds": seconds, "accuracy": round(float(accuracy), 4)}
 
 
 def sides(

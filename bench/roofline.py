@@ -13,6 +13,7 @@ AMX). With --profile, the operations that take most of each step's time go to st
 """
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -53,17 +54,17 @@ def best(run: Callable[[], object], times: int) -> float:
     return min(seconds)
 
 
-def matmul_peak(dtype: torch.dtype) -> float:
-    """Measure the FLOP/s of a product of two large square matrices."""
+def matmul_peak(dtype: torch.dtype, times: int = 3) -> float:
+    """Measure the FLOP/s of a product of two large square matrices, the fastest of some."""
     size = 8192 if torch.cuda.is_available() else 2048
     one = torch.randn(size, size, device=precision.device()).to(dtype)
-    return 2 * size**3 / best(lambda: one @ one, 7)
+    return 2 * size**3 / best(lambda: one @ one, times)
 
 
 def products() -> dict[str, float]:
     """Measure the products of the two precisions between which `auto` chooses on this device."""
     sixteen = "fp16" if torch.cuda.is_available() else "bf16"
-    return {name: matmul_peak(precision.DTYPES[name]) for name in ("fp32", sixteen)}
+    return {name: matmul_peak(precision.DTYPES[name], 7) for name in ("fp32", sixteen)}
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def achieved(
     with counter:
         run()
     flops = counter.get_total_flops()
-    rounds = [(matmul_peak(dtype), flops / best(run, 1)) for _ in range(ROUNDS)]
+    rounds = [in_turns(step, data, dtype, flops) for _ in range(ROUNDS)]
     if profile:
         with torch.profiler.profile() as profiler:
             run()
@@ -110,6 +111,20 @@ def achieved(
         flops / sum(len(batch["input_ids"]) for batch in data),
         masks.float().mean().item(),
     )
+
+
+def in_turns(
+    step: Callable[[dict[str, torch.Tensor]], object],
+    data: list[dict[str, torch.Tensor]],
+    dtype: torch.dtype,
+    flops: int,
+) -> tuple[float, float]:
+    """Return the FLOP/s of the product, which is measured before each batch, and of the steps."""
+    peaks, seconds = [], 0.0
+    for batch in data:
+        peaks.append(matmul_peak(dtype))
+        seconds += best(functools.partial(step, batch), 1)
+    return statistics.median(peaks), flops / seconds
 
 
 def of_all_lengths(batches: Iterable[list[int]], lengths: np.ndarray) -> list[list[int]]:

@@ -264,14 +264,21 @@ def test_the_batches_of_the_roofline_stand_for_all():
 
 def test_a_machine_that_slows_down_changes_no_share(monkeypatch):
     matrix = torch.ones(10, 10)
-    machine = [1.0, 0.1, 0.5]
+    machine = [speed for speed in (1.0, 0.1, 0.5) for batch in range(2)]
     speeds = {"product": iter(machine), "step": iter(machine)}
-    monkeypatch.setattr(roofs, "matmul_peak", lambda _: 10_000 * next(speeds["product"]))
-    monkeypatch.setattr(roofs, "best", lambda *_: 1 / next(speeds["step"]))
+    order = []
+
+    def now(what):
+        order.append(what)
+        return next(speeds[what])
+
+    monkeypatch.setattr(roofs, "matmul_peak", lambda _: 10_000 * now("product"))
+    monkeypatch.setattr(roofs, "best", lambda *_: 1 / now("step"))
     batch = {"input_ids": torch.zeros(2, 4), "attention_mask": torch.tensor([[1, 0], [1, 1]])}
-    found = roofs.achieved(lambda _: matrix @ matrix, [batch], torch.float32)
+    found = roofs.achieved(lambda _: matrix @ matrix, [batch, batch], torch.float32)
     # A product of two 10 x 10 matrices has 2,000 floating-point operations.
     assert found == roofs.Achieved(1_000, 5_000, 0.2, 1_000, 0.75)
+    assert order == ["product", "step"] * 6
 
 
 @pytest.mark.parametrize("known", [True, False])
