@@ -2,8 +2,10 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -90,6 +92,15 @@ def test_a_signal_reaches_the_fork_and_its_status_comes_back(project, sent, stat
     process.send_signal(sent)
     assert process.wait(timeout=60) == status
     fork.wait(timeout=60)
+
+
+@pytest.mark.parametrize("sent", [b"", b"\0", b"\0\0\0\7half"])
+def test_one_that_is_killed_while_it_asks_harms_nobody(probe, sent):
+    programs = warm.environment(os.environ)["PATH"].partition(":")[0]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.connect(str(Path(programs).with_name("socket")))
+        connection.sendall(sent)
+    assert probe() == ["True", "True"]
 
 
 @pytest.mark.parametrize("time", ["first", "second"])

@@ -231,10 +231,13 @@ class Request:
 
     def __init__(self, listener: socket.socket) -> None:
         self.connection, _ = listener.accept()
-        size, self.fds, *_ = socket.recv_fds(self.connection, 4, 3)
+        first, self.fds, *_ = socket.recv_fds(self.connection, 4, 3)
+        size = int.from_bytes(first, "big")
         with self.connection.makefile("rb") as file:
-            data = file.read(int.from_bytes(size, "big"))
-        self.command, self.cwd, self.env = proxy.unpack(data)
+            data = file.read(size)
+        # The process that asks may be killed meanwhile.
+        self.is_whole = 0 < size == len(data)
+        self.command, self.cwd, self.env = proxy.unpack(data) if self.is_whole else ([], "", {})
         credentials = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         self.asking = int.from_bytes(credentials[:4], sys.byteorder)
         # Of the fork, as long as it runs.
@@ -293,7 +296,8 @@ class Forks:
     def _is_as_new(self, request: Request) -> bool:
         """Return whether a fork would be the same as a new process."""
         return (
-            module_of(request) is not None
+            request.is_whole
+            and module_of(request) is not None
             and not self._has_read(changes(self._env, request.env))
             and inherited(str(request.asking)) == self._same
             and (request.command[0] == "serve" or not any(map(os.isatty, request.fds)))
