@@ -470,6 +470,16 @@ def test_a_stage_whose_parent_has_died_before_it_starts_ends(removed, capsys, mo
     assert content(removed) == FILES
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_a_process_that_has_ended_has_no_parent():
+    """A stage that waits for the end of one above it then ends itself."""
+    process = subprocess.Popen(["true"])
+    # It has its parent until that has taken note of its end.
+    assert stage._parent_of(process.pid) == os.getpid()
+    process.wait()
+    assert stage._parent_of(process.pid) is None
+
+
 def test_a_stage_runs_where_it_cannot_look_at_processes_above_it(removed, monkeypatch):
     monkeypatch.setattr(os, "getppid", lambda: -1)
     monkeypatch.setattr(stage, "_PARENT", -1)
