@@ -74,8 +74,7 @@ def work(project: Project, name: str) -> dict[str, float]:
     # The stage that evaluates would take longer to start than some of these take.
     rows = pd.read_csv(project.path / f"data/predictions/{name}.csv")
     tests = rows[rows["split"] == "test"]
-    accuracy = (tests["prediction"] == tests["label"]).mean()
-    return {"seconds": seconds, "accuracy": round(float(accuracy), 4)}
+    return {"seconds": seconds, "accuracy": float((tests["prediction"] == tests["label"]).mean())}
 
 
 def sides(
