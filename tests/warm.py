@@ -162,16 +162,8 @@ def run(
 
     If `cold`, neither it nor what it starts is a fork.
     """
-    changed = changes(ENVIRONMENT, env)
-    if (
-        cold
-        or "TESTS_COLD" in env
-        or sys.platform != "linux"
-        or not all(map(HUBS.fullmatch, changed))
-    ):
-        return run_cold(command, cwd, env)
-    warm = server_for(frozenset((name, env.get(name)) for name in changed))
-    if not warm.ready:
+    warm = None if cold else server_of(env)
+    if not warm:
         return run_cold(command, cwd, env)
     env = warm.environment(env)
     done = warm.run(command, cwd, env) if command[0] in ("dvc", "python") else None
@@ -180,10 +172,17 @@ def run(
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
     """Return the variables with which the programs that a real process starts are forks."""
-    if "TESTS_COLD" in env or sys.platform != "linux" or changes(ENVIRONMENT, env):
-        return dict(env)
-    warm = server_for(frozenset())
-    return warm.environment(env) if warm.ready else dict(env)
+    warm = server_of(env)
+    return warm.environment(env) if warm else dict(env)
+
+
+def server_of(env: Mapping[str, str]) -> Server | None:
+    """Return the server of programs with these variables; None if they start cold."""
+    changed = changes(ENVIRONMENT, env)
+    if "TESTS_COLD" in env or sys.platform != "linux" or not all(map(HUBS.fullmatch, changed)):
+        return None
+    warm = server_for(frozenset((name, env.get(name)) for name in changed))
+    return warm if warm.ready else None
 
 
 def server_for(variables: Variables) -> Server:
@@ -297,7 +296,7 @@ class Forks:
         """Return whether a fork would be the same as a new process."""
         return (
             request.is_whole
-            and module_of(request) is not None
+            and is_ours(request)
             and not self._has_read(changes(self._env, request.env))
             and inherited(str(request.asking)) == self._same
             and (request.command[0] == "serve" or not any(map(os.isatty, request.fds)))
@@ -357,18 +356,17 @@ def inherited(pid: str) -> list[str]:
     return [*INHERITED.findall(status), f"{ignored:x}", limits, str(mounts)]
 
 
-def module_of(request: Request) -> str | None:
-    """Return the name of the module that the command runs, if it is DVC or one of the project."""
+def is_ours(request: Request) -> bool:
+    """Return whether the command runs DVC, or a module of the project."""
     program, *arguments = request.command
     if program in ("dvc", "serve"):
-        return program
+        return True
     if arguments[:1] == ["-u"]:
         arguments.pop(0)
     if len(arguments) < 2 or arguments[0] != "-m":
-        return None
-    name = arguments[1]
-    path = Path(request.cwd, *name.split("."))
-    return name if name == "dvc" or path.is_dir() or path.with_suffix(".py").is_file() else None
+        return False
+    path = Path(request.cwd, *arguments[1].split("."))
+    return arguments[1] == "dvc" or path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def kill(request: Request) -> None:
