@@ -11,8 +11,10 @@ download).
 """
 
 import argparse
+import functools
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,13 @@ import pyarrow.parquet as pq
 from bench import cache, compare, corpus, markdown, project
 from stages.lib.core import outputs
 from stages.lib.core.paths import SPLITS
+from stages.lib.encoder import precision
 
 # Sections of `--compare`: how fast the code is, apart from the machine.
 COMPARED = ["roofline", "embedded"]
 
 WORK = Path("tmp/bench").resolve()
+BASE = WORK / "base-shapes"
 RESULTS = Path("metrics/bench.json")
 REPORT = Path("metrics/bench.md")
 SECTIONS = {
@@ -41,7 +45,11 @@ SECTIONS = {
     "corpus": "time and memory of the stages before the networks at 50,000 and 1,000,000 reviews",
     "cache": "DVC's hashing, copies and links of a gigabyte",
     "nothing": "dvc repro with nothing to do, against dvc status",
+    "sizes": "speed and memory of steps at growing batch sizes",
+    "repro": "dvc repro on all reviews as committed, and what its stages report",
 }
+# Sections that run only when they are asked for: a retraining takes many minutes on a CPU.
+ASKED = ("repro",)
 
 
 def main() -> None:
@@ -56,7 +64,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS)
     parser.add_argument("--compare", action="store_true", help="say what fell by more than 10%%")
     args = parser.parse_args()
-    sections = args.only or (COMPARED if args.compare else list(SECTIONS))
+    sections = args.only or (
+        COMPARED if args.compare else [name for name in SECTIONS if name not in ASKED]
+    )
     if not all(map(Path.is_file, raw().values())) or not Path("data/backbone").is_dir():
         sys.exit("error: data/raw or data/backbone does not exist: run 'dvc repro download'")
 
@@ -69,7 +79,14 @@ def main() -> None:
     # Figures of other machines and of other sections stay.
     machines[key] = results = before | {"machine": here}
     # Sections that do not depend on the number of reviews and of rounds.
-    alone = {"corpus": lambda: corpus.measure(WORK), "precision": compare.products}
+    data = project.ROOT / "data"
+    alone: dict[str, Callable[[], dict[str, Any]]] = {
+        "corpus": lambda: corpus.measure(WORK),
+        "precision": compare.products,
+        "repro": lambda: compare.repro(
+            project.Project(WORK / "repro", data / "raw", data / "backbone")
+        ),
+    }
     for section in sections:
         print(f"{section}: {SECTIONS[section]}", file=sys.stderr)
         results[section] = {
@@ -94,21 +111,41 @@ def raw() -> dict[str, Path]:
     return {split: project.ROOT / "data/raw" / f"{split}.parquet" for split in SPLITS}
 
 
+def all_reviews() -> Path:
+    """Write a sample of as many reviews as there are: the more, the less padding is needed."""
+    sizes = {split: pq.read_metadata(file).num_rows for split, file in raw().items()}
+    return project.sample(WORK / "all-reviews", sizes)
+
+
+@functools.cache
+def tokenized(shape: str) -> project.Project:
+    """Make a project with all reviews tokenized, for the backbone `embedded` or `base`."""
+    backbone = project.ROOT / "data/backbone"
+    if shape == "base":
+        backbone = project.base_shapes(BASE)
+    there = project.Project(WORK / f"steps-{shape}", all_reviews(), backbone)
+    for stage in ("download", "tokenize"):
+        there.module(f"stages.{stage}")
+    return there
+
+
 def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
     """Measure the figures of a section."""
     embedded = project.ROOT / "data/backbone"
-    base = WORK / "base-shapes"
-    if section in ("all", "roofline"):
-        # The more reviews there are, the less padding their batches have.
-        sizes = {split: pq.read_metadata(file).num_rows for split, file in raw().items()}
-        data = project.sample(WORK / "all-reviews", sizes)
-        if section == "all":
-            there = project.Project(WORK / section, data, embedded)
-            return compare.sides(there, rounds, compare.QUICK, epochs=3)
-        return {
-            name: compare.roofline(project.Project(WORK / f"roofline-{name}", data, backbone))
-            for name, backbone in (("embedded", embedded), ("base", project.base_shapes(base)))
-        } | {"of_all_lengths": sizes["train"]}
+    if section == "all":
+        return compare.sides(
+            project.Project(WORK / section, all_reviews(), embedded),
+            rounds,
+            compare.QUICK,
+            epochs=3,
+        )
+    if section in ("roofline", "sizes"):
+        # On a CPU, large batches of DistilBERT-base's shapes would take many minutes.
+        both = section == "roofline" or precision.device().type != "cpu"
+        shapes = ("embedded", "base") if both else ("embedded",)
+        return {shape: compare.steps(tokenized(shape), section) for shape in shapes} | {
+            "of_all_lengths": pq.read_metadata(raw()["train"]).num_rows
+        }
     if section in ("embedded", "base", "dag"):
         # DistilBERT-base computes four times as much per token, and with random weights the scores
         # mean nothing, so fewer training and test reviews are used.
@@ -116,7 +153,7 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         size = reviews // 4 if small else reviews
         splits = {"train": size, "validation": min(256, size), "test": size if small else 512}
         data = project.sample(WORK / f"reviews-{section}", splits)
-        backbone = project.base_shapes(base) if small else embedded
+        backbone = project.base_shapes(BASE) if small else embedded
         there = project.Project(WORK / section, data, backbone)
         measure = compare.dag if section == "dag" else compare.sides
         return measure(there, rounds)

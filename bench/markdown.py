@@ -57,6 +57,8 @@ def write(machines: dict[str, Any]) -> str:
         "corpus": _corpus,
         "cache": _cache,
         "nothing": _nothing,
+        "sizes": _sizes,
+        "repro": _repro,
     }
     for name, render in renderers.items():
         sections = {key: results[name] for key, results in letters.items() if name in results}
@@ -199,13 +201,16 @@ def _precision(_: str, sections: Sections) -> str:
         speeds = ", ".join(
             f"{speed / 1e9:,.0f} GFLOP/s in {name}" for name, speed in section["products"].items()
         )
-        verdict = "is the faster one" if section["right"] else "is not the faster one"
-        return f"{speeds}; `auto` is {section['auto']}, which {verdict}."
+        fastest = max(section["products"], key=section["products"].__getitem__)
+        verdict = f"{'at most' if section['right'] else 'more than'} 10% slower than {fastest}"
+        if section["auto"] == fastest:
+            verdict = "the fastest"
+        return f"{speeds}; `auto` is {section['auto']}, which is {verdict}."
 
     return f"""\
 ## Precision
 
-A large matrix product in each precision between which `precision: auto` chooses:
+A large matrix product in each precision of the device, and what `precision: auto` chooses:
 
 {_each(sections, say)}"""
 
@@ -328,3 +333,58 @@ def _nothing(_: str, sections: Sections) -> str:
 Target: `dvc repro` takes at most 1.2 times as long as `dvc status`.
 
 {_each(sections, say)}"""
+
+
+def _sizes(_: str, sections: Sections) -> str:
+    def rows(section: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "backbone": SHAPES[shape],
+                "step": row["step"],
+                "reviews": f"{row['reviews']:,}" if "reviews" in row else "",
+                "tokens at a time": f"{row['tokens']:,}",
+                "reviews/s": f"{row['reviews_per_second']:,.0f}",
+                "share": f"{row['share']:.0%}",
+            }
+            | ({"MB": f"{row['peak_memory_mb']:,.0f}"} if row["peak_memory_mb"] else {})
+            for shape in SHAPES
+            if shape in section
+            for row in section[shape]["rows"]
+        ]
+
+    return f"""\
+## Sizes of batches
+
+The steps of the roofline at growing sizes: tokens per batch in extraction; reviews per batch in \
+training, and the most tokens for which gradients are computed at a time. MB is the peak of what \
+PyTorch allocates on a GPU.
+
+{_each(sections, lambda section: f"{section['embedded']['precision']}")}
+
+{_table(sections, 4, rows)}"""
+
+
+def _repro(_: str, sections: Sections) -> str:
+    def rows(section: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "stage": name,
+                "seconds": f"{costs['seconds']:,.1f}",
+                "reviews/s": f"{costs['samples_per_second']:,.0f}",
+                "test accuracy": f"{section['accuracy'][name]:.3f}"
+                if name in section["accuracy"]
+                else "",
+            }
+            | ({"peak MB": f"{costs['peak_memory_mb']:,.0f}"} if "peak_memory_mb" in costs else {})
+            for name, costs in section["stages"].items()
+        ]
+
+    return f"""\
+## `dvc repro` on all reviews
+
+All stages with the parameters as committed, from local files, and what they report. Peak MB is \
+that of the process, or on a GPU what PyTorch allocated.
+
+{_each(sections, lambda section: f"{section['seconds']:,.0f} s in all")}
+
+{_table(sections, 1, rows)}"""

@@ -48,7 +48,10 @@ class Project:
         path.mkdir(parents=True)
         for name in LINKED:
             (path / name).symlink_to(ROOT / name)
-        shutil.copyfile(ROOT / "params.yaml", path / "params.yaml")
+        (path / "metrics").mkdir()
+        # The report depends on the collected seeds, which are no output of a stage.
+        for name in ("params.yaml", "metrics/seeds.json"):
+            shutil.copyfile(ROOT / name, path / name)
         self.run("dvc", "init", "--no-scm", "--quiet")
         self.set("dataset", path=str(reviews))
         self.set("backbone", path=str(backbone))

@@ -18,7 +18,8 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,10 +32,14 @@ from stages.lib.core import declarations, manifest, paths
 from stages.lib.encoder import batches, first_token, precision, tokens
 from stages.lib.schema import params
 from stages.lib.training import classifier, narrow
+from stages.lib.training.parts import Batch
 from stages.lib.training.steps import TrainingSteps
 
 STEPS = 6
 ROUNDS = 3
+
+# A step, and the batches to take it on.
+Work = tuple[Callable[[Batch], object], list[Batch]]
 
 
 def synchronize() -> None:
@@ -62,9 +67,9 @@ def matmul_peak(dtype: torch.dtype, times: int = 3) -> float:
 
 
 def products() -> dict[str, float]:
-    """Measure the products of the two precisions between which `auto` chooses on this device."""
-    sixteen = "fp16" if torch.cuda.is_available() else "bf16"
-    return {name: matmul_peak(precision.DTYPES[name], 7) for name in ("fp32", sixteen)}
+    """Measure the product in each precision of this device."""
+    names = ("fp32", "bf16", "fp16") if torch.cuda.is_available() else ("fp32", "bf16")
+    return {name: matmul_peak(precision.DTYPES[name], 7) for name in names}
 
 
 @dataclass(frozen=True)
@@ -80,10 +85,14 @@ class Achieved:
     flops_per_review: float
     useful: float
 
+    @property
+    def reviews_per_second(self) -> float:
+        return self.speed / self.flops_per_review
+
 
 def achieved(
-    step: Callable[[dict[str, torch.Tensor]], object],
-    data: list[dict[str, torch.Tensor]],
+    step: Callable[[Batch], object],
+    data: list[Batch],
     dtype: torch.dtype,
     profile: bool = False,
 ) -> Achieved:
@@ -114,8 +123,8 @@ def achieved(
 
 
 def in_turns(
-    step: Callable[[dict[str, torch.Tensor]], object],
-    data: list[dict[str, torch.Tensor]],
+    step: Callable[[Batch], object],
+    data: list[Batch],
     dtype: torch.dtype,
     flops: int,
 ) -> tuple[float, float]:
@@ -137,15 +146,44 @@ def of_all_lengths(batches: Iterable[list[int]], lengths: np.ndarray) -> list[li
     return [ordered[int((part + 0.5) * len(ordered) / STEPS)] for part in range(STEPS)]
 
 
-def padded(
-    split: tokens.Tokens, sampler: Iterable[list[int]], multiple: int
-) -> list[dict[str, torch.Tensor]]:
+def padded(split: tokens.Tokens, sampler: Iterable[list[int]], multiple: int) -> list[Batch]:
     collate = tokens.Collator(0, multiple, int(split.lengths.max()))
     chosen = of_all_lengths(sampler, split.lengths)
     return [
         {name: tensor.to(precision.device()) for name, tensor in batch.items()}
         for batch in (collate([split[row] for row in rows]) for rows in chosen)
     ]
+
+
+@contextmanager
+def extraction(split: tokens.Tokens, float_format: str, tokens_per_batch: int) -> Iterator[Work]:
+    """Yield a step of extraction, and batches that represent the split."""
+    model = AutoModel.from_pretrained(paths.BACKBONE).eval()
+    first_token.keep_first(model)
+    model.to(precision.device(), precision.DTYPES[float_format])
+    multiple = precision.multiple(float_format)
+    budget = batches.TokenBudget(batches.widths(split.lengths, multiple), tokens_per_batch)
+
+    @torch.inference_mode()
+    def extract(batch: Batch) -> None:
+        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+
+    yield extract, padded(split, budget.batches, multiple)
+
+
+@contextmanager
+def training(
+    name: str, split: tokens.Tokens, settings: params.Params, float_format: str, batch_size: int
+) -> Iterator[Work]:
+    """Yield a training step of `full` or `lora`, and batches that represent an epoch."""
+    torch.manual_seed(0)
+    model = classifier.create(manifest.read(paths.TOKENIZED)["labels"])
+    if name == "lora":
+        model = lora.adapt(model, settings.lora)
+    steps = TrainingSteps(model, float_format)
+    sampler = batches.LengthGrouped(split.lengths, batch_size, seed=0)
+    with narrow.narrowed(model, float_format):
+        yield steps.take, padded(split, sampler, precision.multiple(float_format))
 
 
 def main() -> None:
@@ -156,38 +194,20 @@ def main() -> None:
     parser.add_argument("--products", choices=["bf16"], help="round inputs of fp32 products")
     parser.add_argument("--profile", action="store_true", help="show where steps spend their time")
     args = parser.parse_args()
-    float_format, profile = args.float_format, args.profile
     if args.products:
         torch.backends.mkldnn.matmul.fp32_precision = args.products
-    dtype, device = precision.DTYPES[float_format], precision.device()
-    multiple = precision.multiple(float_format)
     split = tokens.load("train")
     settings = params.parse(declarations.read_yaml(params.PATH))
-
-    model = AutoModel.from_pretrained(paths.BACKBONE).eval()
-    first_token.keep_first(model)
-    model.to(device, dtype)
-    budget = batches.TokenBudget(
-        batches.widths(split.lengths, multiple), settings.extract_cls_features.tokens_per_batch
-    )
-
-    @torch.inference_mode()
-    def extract(batch: dict[str, torch.Tensor]) -> None:
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-
-    results = {
-        "extraction": achieved(extract, padded(split, budget.batches, multiple), dtype, profile)
+    budget, size = settings.extract_cls_features.tokens_per_batch, settings.lora.batch_size
+    steps = {
+        "extraction": extraction(split, args.float_format, budget),
+        "full": training("full", split, settings, args.float_format, size),
+        "lora": training("lora", split, settings, args.float_format, size),
     }
-    for name, adapt in (
-        ("full", lambda model: model),
-        ("lora", lambda model: lora.adapt(model, settings.lora)),
-    ):
-        torch.manual_seed(0)
-        trained = adapt(classifier.create(manifest.read(paths.TOKENIZED)["labels"]))
-        steps = TrainingSteps(trained, float_format)
-        sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
-        with narrow.narrowed(trained, float_format):
-            results[name] = achieved(steps.take, padded(split, sampler, multiple), dtype, profile)
+    results = {}
+    for name, work in steps.items():
+        with work as (step, data):
+            results[name] = achieved(step, data, precision.DTYPES[args.float_format], args.profile)
     print(
         json.dumps(
             {
@@ -198,7 +218,7 @@ def main() -> None:
                     name: result.flops_per_review for name, result in results.items()
                 },
                 "reviews_per_second": {
-                    name: result.speed / result.flops_per_review for name, result in results.items()
+                    name: result.reviews_per_second for name, result in results.items()
                 },
             }
         )

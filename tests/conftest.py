@@ -56,6 +56,9 @@ os.environ |= {
     "GIT_CONFIG_VALUE_0": "false",
 }
 
+# On a machine with a GPU, tests run on its CPU all the same, unless this variable names the GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
 # No test reaches a hub that it did not start, or runs as a DVC stage.
 os.environ |= {"HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
 os.environ.pop("DVC_STAGE", None)

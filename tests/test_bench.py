@@ -14,8 +14,9 @@ import torch
 from conftest import write_reviews
 
 from bench import __main__ as main
-from bench import compare, corpus, markdown, plan, project
+from bench import compare, corpus, markdown, plan, project, sizes
 from bench import roofline as roofs
+from stages.lib.training import parts
 
 MACHINE = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
 
@@ -243,14 +244,21 @@ def test_a_comparison_writes_nothing_and_fails_where_something_fell(bench):
     assert (main.RESULTS.read_bytes(), main.REPORT.read_bytes()) == before
 
 
-@pytest.mark.parametrize(("bf16", "right"), [(2e11, False), (9e10, True)])
-def test_auto_is_right_if_its_product_is_the_faster(monkeypatch, bf16, right):
+@pytest.mark.parametrize(
+    ("bf16", "right", "verdict"),
+    [
+        (2e11, False, "more than 10% slower than bf16"),
+        (1.05e11, True, "at most 10% slower than bf16"),
+        (9e10, True, "the fastest"),
+    ],
+)
+def test_auto_is_right_if_no_product_is_much_faster(monkeypatch, bf16, right, verdict):
     monkeypatch.setattr(compare.precision, "resolve", lambda _: "fp32")
     monkeypatch.setattr("bench.roofline.products", lambda: {"fp32": 1e11, "bf16": bf16})
     found = compare.products()
     assert (found["auto"], found["right"]) == ("fp32", right)
     text = markdown.write({"x": {"machine": MACHINE, "precision": found | {"date": "d"}}})
-    assert f"`auto` is fp32, which is {'' if right else 'not '}the faster one." in text
+    assert f"`auto` is fp32, which is {verdict}." in text
 
 
 def test_the_batches_of_the_roofline_stand_for_all():
@@ -301,11 +309,71 @@ def test_the_spread_is_beside_the_median():
 
 
 def test_time_and_price_of_more_reviews_follow_from_what_a_stage_did(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "COSTS", tmp_path)
+    monkeypatch.setattr(plan, "METRICS", tmp_path)
+    (tmp_path / "costs").mkdir()
     for name in plan.STEPS:
-        (tmp_path / f"{name}.json").write_text('{"samples_per_second": 100.0}')
-    found = plan.table(0.5, [1e6, 7.2e7]).iloc[0]
+        (tmp_path / f"costs/{name}.json").write_text('{"samples_per_second": 100.0}')
+    found = plan.table(0.5, [1e6, 7.2e7], plan.rates()).iloc[0]
     # 100 reviews per second are 360,000 per hour, or 720,000 per euro.
     assert found["reviews/euro"] == "720,000"
     assert found["1,000,000"] == "3 hours, 1.4 euros"
     assert found["72,000,000"] == "8 days, 100 euros"
+
+
+def test_a_plan_takes_the_rates_of_a_machine_of_the_benchmark(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "METRICS", tmp_path)
+    stages = {name: {"samples_per_second": 7.0} for name in plan.STEPS}
+    machines = {"x, fp32": {"machine": MACHINE}, "y, fp16": {"repro": {"stages": stages}}}
+    (tmp_path / "bench.json").write_text(json.dumps(machines))
+    assert plan.rates("y, fp16") == dict.fromkeys(plan.STEPS, 7.0)
+    with pytest.raises(SystemExit, match="--machine x, fp32: 'dvc repro' was timed on: y, fp16"):
+        plan.rates("x, fp32")
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_retraining_is_timed_only_when_it_is_asked_for(bench, monkeypatch, asked):
+    measured = []
+    for module, name in ((compare, "products"), (corpus, "measure"), (compare, "repro")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: measured.append(name) or {})
+    monkeypatch.setattr(project, "Project", lambda *_: None)
+    monkeypatch.setattr(markdown, "write", str)
+    bench(0.5, *(["--only", "repro"] if asked else []))
+    assert measured == (["repro"] if asked else ["products", "measure"])
+
+
+def test_steps_are_measured_at_each_size(ran, monkeypatch, capsys):
+    monkeypatch.chdir(ran.path)
+    monkeypatch.setattr(roofs, "matmul_peak", lambda *_: 1e9)
+    monkeypatch.setitem(sizes.SIZES, "cpu", ([64, 256], [4, 16], [32, 64]))
+    monkeypatch.setitem(parts.TOKENS, "cpu", 64)
+    monkeypatch.setattr(sys, "argv", ["bench.sizes", "fp32"])
+    sizes.main()
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    training = [(4, 64), (16, 64), (16, 32)]
+    assert [(row["step"], row.get("reviews"), row["tokens"]) for row in rows] == [
+        ("extraction", None, 64),
+        ("extraction", None, 256),
+        *(("full", *size) for size in training),
+        *(("lora", *size) for size in training),
+    ]
+    assert all(row["reviews_per_second"] > 0 and row["share"] > 0 for row in rows)
+    assert [row["peak_memory_mb"] for row in rows] == [None] * len(rows)
+
+    section = {"date": "d", "of_all_lengths": 24, "embedded": {"precision": "fp32", "rows": rows}}
+    lines = markdown.write({"x": {"machine": MACHINE, "sizes": section}}).splitlines()
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert ["full", "16", "32"] in [row[1:4] for row in found]
+    assert not any("MB (A)" in row for row in found)
+
+
+def test_the_stages_of_a_retraining_stand_beside_their_scores():
+    stages = {
+        "tokenize": {"seconds": 0.2, "samples_per_second": 50_000.0},
+        "lora": {"seconds": 30.0, "samples_per_second": 900.0, "peak_memory_mb": 357.4},
+    }
+    section = {"date": "d", "seconds": 333.1, "stages": stages, "accuracy": {"lora": 0.8416}}
+    lines = markdown.write({"x": {"machine": MACHINE, "repro": section}}).splitlines()
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert "- A (d): 333 s in all" in lines
+    assert ["tokenize", "0.2", "50,000", "", ""] in found
+    assert ["lora", "30.0", "900", "0.842", "357"] in found

@@ -79,4 +79,6 @@ def test_the_readme_begins_with_a_picture_that_the_report_draws(stages):
 
 def test_the_plan_in_the_docs_is_of_the_committed_figures():
     page = (ROOT / "docs/scale.md").read_text(encoding="utf-8")
-    assert plan.table(0.1, [1e7, 1e9]).to_markdown(index=False, disable_numparse=True) in page
+    for price, machine in ((0.1, None), (3, "NVIDIA H200, fp16")):
+        found = plan.table(price, [1e7, 1e9], plan.rates(machine))
+        assert found.to_markdown(index=False, disable_numparse=True) in page
