@@ -70,7 +70,9 @@ def main() -> None:
     if not all(map(Path.is_file, raw().values())) or not Path("data/backbone").is_dir():
         sys.exit("error: data/raw or data/backbone does not exist: run 'dvc repro download'")
 
-    machines: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    machines: dict[str, Any] = (
+        json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    )
     here = compare.machine()
     key = f"{here['device']}, {here['precision']}"
     if args.compare and key not in machines:
@@ -103,7 +105,7 @@ def main() -> None:
         fell = compare.fell(before, results)
         print("\n".join(fell) or "nothing fell by more than 10%")
         sys.exit(1 if fell else 0)
-    print(REPORT.read_text())
+    print(REPORT.read_text(encoding="utf-8"))
 
 
 def raw() -> dict[str, Path]:

@@ -84,7 +84,7 @@ class _Visitor(ast.NodeVisitor):
 def of_file(path: str) -> Use:
     visitor = _Visitor()
     if path != "stages/lib/core/paths.py":
-        visitor.visit(ast.parse((ROOT / path).read_text()))
+        visitor.visit(ast.parse((ROOT / path).read_text(encoding="utf-8")))
     return visitor.use
 
 

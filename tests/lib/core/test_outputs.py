@@ -207,10 +207,10 @@ def test_json_is_utf_8_where_the_locale_is_not(tmp_path):
 def test_json_keeps_order_and_refuses_what_is_not_json(tmp_path):
     path = tmp_path / "out.json"
     outputs.write_json(path, {"b": 1, "a": "ü"})
-    assert path.read_text() == '{\n  "b": 1,\n  "a": "ü"\n}\n'
+    assert path.read_text(encoding="utf-8") == '{\n  "b": 1,\n  "a": "ü"\n}\n'
     with pytest.raises(ValueError, match="Out of range float"):
         outputs.write_json(path, {"b": float("nan")})
-    assert path.read_text() == '{\n  "b": 1,\n  "a": "ü"\n}\n'
+    assert path.read_text(encoding="utf-8") == '{\n  "b": 1,\n  "a": "ü"\n}\n'
 
 
 def test_a_link_to_a_directory_is_replaced_and_what_it_leads_to_stays(tmp_path):

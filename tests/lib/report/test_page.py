@@ -83,7 +83,7 @@ def hostile(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def html(hostile):
-    return (hostile[0] / "metrics/report.html").read_text()
+    return (hostile[0] / "metrics/report.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def dom(html):
 
 @pytest.fixture(scope="module")
 def markdown(hostile):
-    return (hostile[0] / "metrics/report.md").read_text()
+    return (hostile[0] / "metrics/report.md").read_text(encoding="utf-8")
 
 
 def blocks(content, kind):
@@ -213,7 +213,7 @@ def test_every_figure_has_its_data_as_a_table(hostile, dom):
         (table,) = details.all("table")
         body = next(table.all("tbody"))
         shown = [[cell.text for cell in row.children] for row in body.children]
-        with (hostile[0] / f"metrics/report/{key}.csv").open(newline="") as file:
+        with (hostile[0] / f"metrics/report/{key}.csv").open(encoding="utf-8", newline="") as file:
             names, *rows = csv.reader(file)
         place = names.index("model")
         expected = [[row[place], *row[:place], *row[place + 1 :]] for row in rows]
