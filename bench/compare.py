@@ -13,7 +13,8 @@ import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from bench.project import Project, Run
+from bench.project import ROOT, Project, Run
+from stages.lib.core import declarations
 from stages.lib.encoder import precision
 
 TRAINED = ("finetune-head", "finetune-full", "lora")
@@ -148,7 +149,7 @@ def products() -> dict[str, Any]:
 
     found = roofline.products()
     chosen = precision.resolve("auto")
-    # On a GPU, the two 16-bit products are equally fast to within the noise.
+    # Smaller differences, such as between two 16-bit formats on a GPU, are within the noise.
     return {"products": found, "auto": chosen, "right": found[chosen] > 0.9 * max(found.values())}
 
 
@@ -249,14 +250,19 @@ def _interval(accuracy: float, count: int) -> dict[str, float]:
 
 
 def steps(project: Project, section: str) -> dict[str, Any]:
-    """Measure the steps of extraction and training: bench/roofline.py or bench/sizes.py."""
+    """Run bench/roofline.py or bench/sizes.py, as `section` says, in the project."""
     float_format = precision.resolve("auto")
     done = project.module(f"bench.{section}", float_format)
     return {"precision": float_format} | json.loads(done.stdout.splitlines()[-1])
 
 
 def repro(project: Project) -> dict[str, Any]:
-    """Time `dvc repro` of everything (in s), and collect what its stages report."""
+    """Time `dvc repro` of everything (in s), and collect what its stages report.
+
+    The parameters are the committed ones, apart from the paths of reviews and backbone.
+    """
+    committed = declarations.read_yaml(str(ROOT / "params.yaml"))
+    project.set(None, min_steps=committed["min_steps"])
     seconds = project.run("dvc", "repro", "--quiet").seconds
     costs = {
         path.stem: project.read(f"metrics/costs/{path.name}")

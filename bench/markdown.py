@@ -359,7 +359,7 @@ The steps of the roofline at growing sizes: tokens per batch in extraction; revi
 training, and the most tokens for which gradients are computed at a time. MB is the peak of what \
 PyTorch allocates on a GPU.
 
-{_each(sections, lambda section: f"{section['embedded']['precision']}")}
+{_each(sections, lambda section: f"batches of {section['of_all_lengths']:,} reviews")}
 
 {_table(sections, 4, rows)}"""
 
@@ -383,7 +383,7 @@ def _repro(_: str, sections: Sections) -> str:
 ## `dvc repro` on all reviews
 
 All stages with the parameters as committed, from local files, and what they report. Peak MB is \
-that of the process, or on a GPU what PyTorch allocated.
+that of the process, or what PyTorch allocated on the GPU by the stages that use it.
 
 {_each(sections, lambda section: f"{section['seconds']:,.0f} s in all")}
 

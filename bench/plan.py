@@ -25,9 +25,9 @@ STEPS = {
 
 
 def rates(machine: str | None = None) -> dict[str, float]:
-    """Read the reviews per second of each step in the last run, or in the benchmark's on `machine`.
+    """Read the reviews per second of each step in the last run, or in that of a benchmark.
 
-    `machine` is a key of metrics/bench.json. Exits if the benchmark has no such run.
+    `machine` is a key of metrics/bench.json, where the benchmark has its run. Exits if it has none.
     """
     if machine is None:
         costs = {

@@ -49,7 +49,7 @@ class Project:
         for name in LINKED:
             (path / name).symlink_to(ROOT / name)
         (path / "metrics").mkdir()
-        # The report depends on the collected seeds, which are no output of a stage.
+        # The report depends on the collected seeds, which no stage writes.
         for name in ("params.yaml", "metrics/seeds.json"):
             shutil.copyfile(ROOT / name, path / name)
         self.run("dvc", "init", "--no-scm", "--quiet")

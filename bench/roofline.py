@@ -38,7 +38,7 @@ from stages.lib.training.steps import TrainingSteps
 STEPS = 6
 ROUNDS = 3
 
-# A step, and the batches to take it on.
+# The type of what is measured: a step, and the batches to take it on.
 Work = tuple[Callable[[Batch], object], list[Batch]]
 
 
@@ -68,7 +68,10 @@ def matmul_peak(dtype: torch.dtype, times: int = 3) -> float:
 
 def products() -> dict[str, float]:
     """Measure the product in each precision of this device."""
-    names = ("fp32", "bf16", "fp16") if torch.cuda.is_available() else ("fp32", "bf16")
+    names = ["fp32", "bf16"]
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        names = ["fp32", "bf16", "fp16"] if native else ["fp32", "fp16"]
     return {name: matmul_peak(precision.DTYPES[name], 7) for name in names}
 
 
@@ -140,9 +143,11 @@ def of_all_lengths(batches: Iterable[list[int]], lengths: np.ndarray) -> list[li
     """Choose STEPS representative batches.
 
     The batches are sorted by their longest review and divided into STEPS parts of equal size; the
-    middle one of each part is taken.
+    middle one of each part is taken. Fewer batches than that are all taken.
     """
     ordered = sorted(batches, key=lambda rows: lengths[rows].max())
+    if len(ordered) <= STEPS:
+        return ordered
     return [ordered[int((part + 0.5) * len(ordered) / STEPS)] for part in range(STEPS)]
 
 

@@ -1,15 +1,16 @@
-"""Measure the steps of extraction and training at growing batch sizes, to see which keep a device
-busy.
+"""Measure the steps of extraction and training at growing batch sizes.
 
     python -m bench.sizes {fp32,bf16,fp16}
 
 Run it in a project with data/tokenized and data/backbone. The steps and their batches are those of
-bench/roofline.py. One line of JSON goes to standard output.
+bench/roofline.py. Sizes that do not fit into a GPU's memory are left out. One line of JSON goes to
+standard output.
 """
 
 import argparse
-import itertools
+import gc
 import json
+import sys
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -38,6 +39,7 @@ def measure(
     work: AbstractContextManager[roofline.Work], float_format: str
 ) -> dict[str, float | None]:
     """Measure reviews per second, the share of the product, and on a GPU the peak memory in MB."""
+    gc.collect()
     with work as (step, data):
         found = roofline.achieved(step, data, precision.DTYPES[float_format])
         peak = None
@@ -64,19 +66,23 @@ def main() -> None:
     settings = params.parse(declarations.read_yaml(params.PATH))
     device = precision.device().type
     budgets, sizes, parted = SIZES[device]
-    usual = parts.TOKENS[device]
-    trained = [(size, usual) for size in sizes] + [(sizes[-1], most) for most in parted]
-    rows: list[dict[str, Any]] = []
-    for budget in tqdm(budgets, "extraction"):
-        work = roofline.extraction(split, float_format, budget)
-        rows.append({"step": "extraction", "tokens": budget} | measure(work, float_format))
-    for name, (size, most) in tqdm(
-        list(itertools.product(("full", "lora"), dict.fromkeys(trained)))
-    ):
-        parts.TOKENS[device] = most
-        work = roofline.training(name, split, settings, float_format, size)
-        rows.append({"step": name, "reviews": size, "tokens": most} | measure(work, float_format))
-    print(json.dumps({"usual": usual, "rows": rows}))
+    asked: list[dict[str, Any]] = [{"step": "extraction", "tokens": budget} for budget in budgets]
+    for name in ("full", "lora"):
+        trained = [(size, parts.TOKENS[device]) for size in sizes]
+        trained += [(sizes[-1], most) for most in parted if most != parts.TOKENS[device]]
+        asked += [{"step": name, "reviews": size, "tokens": most} for size, most in trained]
+    rows = []
+    for row in tqdm(asked):
+        if row["step"] == "extraction":
+            work = roofline.extraction(split, float_format, row["tokens"])
+        else:
+            parts.TOKENS[device] = row["tokens"]
+            work = roofline.training(row["step"], split, settings, float_format, row["reviews"])
+        try:
+            rows.append(row | measure(work, float_format))
+        except torch.OutOfMemoryError:
+            print(f"{row} does not fit into the memory of the GPU", file=sys.stderr)
+    print(json.dumps({"rows": rows}))
 
 
 if __name__ == "__main__":

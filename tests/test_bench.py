@@ -157,13 +157,19 @@ def roofline(share, useful=1.0):
     return {"date": "d", "reviews": 1024} | shapes | {"of_all_lengths": 8484}
 
 
+def cells(text):
+    """Return the cells of each line of a table; other lines have one."""
+    lines = text.splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
 def test_another_machine_adds_a_column():
     machines = {
         "x, fp32": {"machine": MACHINE, "roofline": roofline(0.5)},
         "y, bf16": {"machine": MACHINE | {"device": "y"}, "roofline": roofline(0.4, 0.9)},
     }
     lines = markdown.write(machines).splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    rows = cells("\n".join(lines))
     (header,) = [row for row in rows if row[0] == "backbone"]
     figures = next(row for row in rows if row[0] == "the backbone of data/backbone")
     found = dict(zip(header, figures, strict=True))
@@ -344,26 +350,45 @@ def test_a_retraining_is_timed_only_when_it_is_asked_for(bench, monkeypatch, ask
 def test_steps_are_measured_at_each_size(ran, monkeypatch, capsys):
     monkeypatch.chdir(ran.path)
     monkeypatch.setattr(roofs, "matmul_peak", lambda *_: 1e9)
-    monkeypatch.setitem(sizes.SIZES, "cpu", ([64, 256], [4, 16], [32, 64]))
-    monkeypatch.setitem(parts.TOKENS, "cpu", 64)
+    monkeypatch.setitem(sizes.SIZES, "cpu", ([64, 256], [4, 16], [32, 128]))
+    monkeypatch.setitem(parts.TOKENS, "cpu", 128)
     monkeypatch.setattr(sys, "argv", ["bench.sizes", "fp32"])
+    taken, achieved = [], roofs.achieved
+
+    def spy(step, data, dtype):
+        reviews = len(data[0]["input_ids"])
+        most = max(batch["input_ids"].numel() for batch in data)
+        taken.append((reviews, most <= 64, parts.TOKENS["cpu"]))
+        if (reviews, parts.TOKENS["cpu"]) == (4, 128):
+            raise torch.OutOfMemoryError
+        return achieved(step, data, dtype)
+
+    monkeypatch.setattr(roofs, "achieved", spy)
     sizes.main()
-    rows = json.loads(capsys.readouterr().out)["rows"]
-    training = [(4, 64), (16, 64), (16, 32)]
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)["rows"]
+    # The small budget is kept, and the large one is used.
+    assert [fits for _, fits, _ in taken[:2]] == [True, False]
+    training = [(4, 128), (16, 128), (16, 32)]
+    assert [(reviews, most) for reviews, _, most in taken[2:]] == 2 * training
+    assert printed.err.count("does not fit into the memory of the GPU") == 2
     assert [(row["step"], row.get("reviews"), row["tokens"]) for row in rows] == [
         ("extraction", None, 64),
         ("extraction", None, 256),
-        *(("full", *size) for size in training),
-        *(("lora", *size) for size in training),
+        *(("full", *size) for size in training[1:]),
+        *(("lora", *size) for size in training[1:]),
     ]
     assert all(row["reviews_per_second"] > 0 and row["share"] > 0 for row in rows)
     assert [row["peak_memory_mb"] for row in rows] == [None] * len(rows)
 
     section = {"date": "d", "of_all_lengths": 24, "embedded": {"precision": "fp32", "rows": rows}}
-    lines = markdown.write({"x": {"machine": MACHINE, "sizes": section}}).splitlines()
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    found = cells(markdown.write({"x": {"machine": MACHINE, "sizes": section}}))
     assert ["full", "16", "32"] in [row[1:4] for row in found]
     assert not any("MB (A)" in row for row in found)
+    rows[-1]["peak_memory_mb"] = 1234.5
+    found = cells(markdown.write({"x": {"machine": MACHINE, "sizes": section}}))
+    assert any("MB (A)" in row for row in found)
+    assert [row[-1] for row in found if row[1:3] == ["lora", "16"]] == ["", "1,234"]
 
 
 def test_the_stages_of_a_retraining_stand_beside_their_scores():
@@ -372,8 +397,41 @@ def test_the_stages_of_a_retraining_stand_beside_their_scores():
         "lora": {"seconds": 30.0, "samples_per_second": 900.0, "peak_memory_mb": 357.4},
     }
     section = {"date": "d", "seconds": 333.1, "stages": stages, "accuracy": {"lora": 0.8416}}
-    lines = markdown.write({"x": {"machine": MACHINE, "repro": section}}).splitlines()
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert "- A (d): 333 s in all" in lines
+    text = markdown.write({"x": {"machine": MACHINE, "repro": section}})
+    found = cells(text)
+    assert "- A (d): 333 s in all\n" in text
     assert ["tokenize", "0.2", "50,000", "", ""] in found
     assert ["lora", "30.0", "900", "0.842", "357"] in found
+
+
+def test_a_retraining_takes_the_committed_parameters_and_collects_what_its_stages_report(after):
+    ran = []
+
+    class Finished(project.Project):
+        def __init__(self):
+            self.path = after.path
+
+        def run(self, *command):
+            ran.append(command)
+            return project.Run(12.34, 0.0, "")
+
+    found = compare.repro(Finished())
+    assert ran == [("dvc", "repro", "--quiet")]
+    assert after.read("params.yaml")["min_steps"] == 300
+    assert found["seconds"] == 12.3
+    assert set(found["stages"]) == {"tokenize", "extract-cls-features", *found["accuracy"]}
+    costs = after.read("metrics/costs/lora.json")
+    assert found["stages"]["lora"]["samples_per_second"] == costs["samples_per_second"]
+    assert found["accuracy"]["lora"] == after.read("metrics/lora.json")["test"]["accuracy"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("section", ["roofline", "sizes"])
+def test_large_batches_of_the_larger_shapes_are_for_gpus(raw, monkeypatch, section, device):
+    monkeypatch.setattr(main.precision, "device", lambda: torch.device(device))
+    monkeypatch.setattr(main, "tokenized", lambda shape: shape)
+    monkeypatch.setattr(compare, "steps", lambda shape, section: {"measured": (shape, section)})
+    found = main.run(section, rounds=1, reviews=4)
+    shapes = ["embedded"] if (section, device) == ("sizes", "cpu") else ["embedded", "base"]
+    measured = {shape: {"measured": (shape, section)} for shape in shapes}
+    assert found == measured | {"of_all_lengths": 12}

@@ -353,7 +353,7 @@ def test_features_have_one_vector_a_review(ran, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_scores_are_those_of_the_saved_model_in_float32(after, monkeypatch, precision):
-    """Any CPU computes in bf16: without hardware support, it is slow but not impossible."""
+    """The scores of four models; a CPU without hardware support for bf16 emulates it."""
     import torch
 
     from stages.lib.models.prediction import load
