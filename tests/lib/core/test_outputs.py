@@ -198,9 +198,12 @@ def test_no_descriptor_stays_open(tmp_path, monkeypatch, works):
 
 def test_json_is_utf_8_where_the_locale_is_not(tmp_path):
     path = tmp_path / "out.json"
-    code = f"from stages.lib.core import outputs; outputs.write_json({str(path)!r}, '\\u00fc')"
+    code = (
+        "import sys; from stages.lib.core.outputs import write_json as w; w(sys.argv[1], '\\u00fc')"
+    )
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | locale, check=True)
+    command = [sys.executable, "-c", code, path]
+    subprocess.run(command, cwd=ROOT, env=os.environ | locale, check=True)
     assert path.read_bytes() == '"ü"\n'.encode()
 
 
