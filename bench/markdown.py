@@ -352,6 +352,9 @@ def _sizes(_: str, sections: Sections) -> str:
             for row in section[shape]["rows"]
         ]
 
+    def say(section: dict[str, Any]) -> str:
+        return f"batches of all lengths, from {section['of_all_lengths']:,} reviews"
+
     return f"""\
 ## Sizes of batches
 
@@ -359,7 +362,7 @@ The steps of the roofline at growing sizes: tokens per batch in extraction; revi
 training, and the most tokens for which gradients are computed at a time. MB is the peak of what \
 PyTorch allocates on a GPU.
 
-{_each(sections, lambda section: f"batches of {section['of_all_lengths']:,} reviews")}
+{_each(sections, say)}
 
 {_table(sections, 4, rows)}"""
 
