@@ -30,7 +30,6 @@ from stages.lib.encoder import precision
 COMPARED = ["roofline", "embedded"]
 
 WORK = Path("tmp/bench").resolve()
-BASE = WORK / "base-shapes"
 RESULTS = Path("metrics/bench.json")
 REPORT = Path("metrics/bench.md")
 SECTIONS = {
@@ -81,12 +80,13 @@ def main() -> None:
     # Figures of other machines and of other sections stay.
     machines[key] = results = before | {"machine": here}
     # Sections that do not depend on the number of reviews and of rounds.
-    data = project.ROOT / "data"
     alone: dict[str, Callable[[], dict[str, Any]]] = {
         "corpus": lambda: corpus.measure(WORK),
         "precision": compare.products,
         "repro": lambda: compare.repro(
-            project.Project(WORK / "repro", data / "raw", data / "backbone")
+            project.Project(
+                WORK / "repro", project.ROOT / "data/raw", backbone("embedded"), min_steps=None
+            )
         ),
     }
     for section in sections:
@@ -119,13 +119,17 @@ def all_reviews() -> Path:
     return project.sample(WORK / "all-reviews", sizes)
 
 
+def backbone(shape: str) -> Path:
+    """Return the backbone of data/backbone for `embedded`, that of random weights for `base`."""
+    if shape == "base":
+        return project.base_shapes(WORK / "base-shapes")
+    return project.ROOT / "data/backbone"
+
+
 @functools.cache
 def tokenized(shape: str) -> project.Project:
     """Make a project with all reviews tokenized, for the backbone `embedded` or `base`."""
-    backbone = project.ROOT / "data/backbone"
-    if shape == "base":
-        backbone = project.base_shapes(BASE)
-    there = project.Project(WORK / f"steps-{shape}", all_reviews(), backbone)
+    there = project.Project(WORK / f"steps-{shape}", all_reviews(), backbone(shape))
     for stage in ("download", "tokenize"):
         there.module(f"stages.{stage}")
     return there
@@ -133,7 +137,7 @@ def tokenized(shape: str) -> project.Project:
 
 def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
     """Measure the figures of a section."""
-    embedded = project.ROOT / "data/backbone"
+    embedded = backbone("embedded")
     if section == "all":
         return compare.sides(
             project.Project(WORK / section, all_reviews(), embedded),
@@ -155,8 +159,7 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         size = reviews // 4 if small else reviews
         splits = {"train": size, "validation": min(256, size), "test": size if small else 512}
         data = project.sample(WORK / f"reviews-{section}", splits)
-        backbone = project.base_shapes(BASE) if small else embedded
-        there = project.Project(WORK / section, data, backbone)
+        there = project.Project(WORK / section, data, backbone("base" if small else "embedded"))
         measure = compare.dag if section == "dag" else compare.sides
         return measure(there, rounds)
     if section == "growth":

@@ -13,9 +13,9 @@ import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from bench.project import ROOT, Project, Run
-from stages.lib.core import declarations
+from bench.project import Project, Run
 from stages.lib.encoder import precision
+from stages.lib.models import registry
 
 TRAINED = ("finetune-head", "finetune-full", "lora")
 SCRIPTS = {
@@ -147,10 +147,17 @@ def products() -> dict[str, Any]:
     # It imports what training needs, which takes seconds.
     from bench import roofline
 
-    found = roofline.products()
+    found = roofline.products(sixteen())
     chosen = precision.resolve("auto")
-    # Smaller differences, such as between two 16-bit formats on a GPU, are within the noise.
-    return {"products": found, "auto": chosen, "right": found[chosen] > 0.9 * max(found.values())}
+    return {"products": found, "auto": chosen, "right": found[chosen] == max(found.values())}
+
+
+def sixteen() -> str:
+    """Return the 16-bit precision that `auto` is, or would be if it were no fp32."""
+    chosen = precision.resolve("auto")
+    if chosen != "fp32":
+        return chosen
+    return "fp16" if precision.device().type == "cuda" else "bf16"
 
 
 def fell(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
@@ -257,12 +264,7 @@ def steps(project: Project, section: str) -> dict[str, Any]:
 
 
 def repro(project: Project) -> dict[str, Any]:
-    """Time `dvc repro` of everything (in s), and collect what its stages report.
-
-    The parameters are the committed ones, apart from the paths of reviews and backbone.
-    """
-    committed = declarations.read_yaml(str(ROOT / "params.yaml"))
-    project.set(None, min_steps=committed["min_steps"])
+    """Time `dvc repro` of everything (in s), and collect what its stages report."""
     seconds = project.run("dvc", "repro", "--quiet").seconds
     costs = {
         path.stem: project.read(f"metrics/costs/{path.name}")
@@ -278,7 +280,7 @@ def repro(project: Project) -> dict[str, Any]:
         },
         "accuracy": {
             name: project.read(f"metrics/{name}.json")["test"]["accuracy"]
-            for name in ("svm", *TRAINED, "lora-2e-5", "lora-2e-4")
+            for name in registry.names()
         },
     }
 
@@ -310,10 +312,8 @@ def memory(project: Project) -> dict[str, Any]:
     project.module("stages.download")
     project.module("stages.tokenize")
     peaks: dict[str, dict[str, float]] = {}
-    sixteen = precision.resolve("auto")
-    if sixteen == "fp32":
-        sixteen = "fp16" if torch.cuda.is_available() else "bf16"
-    for float_format in ("fp32", sixteen):
+    half = sixteen()
+    for float_format in ("fp32", half):
         project.set(None, precision=float_format)
         for name in ("extract-cls-features", "finetune-full", "lora"):
             done = run_stage(project, name)
@@ -328,7 +328,7 @@ def memory(project: Project) -> dict[str, Any]:
     }
     for name, run in others.items():
         peaks[name] = {"fp32": round(run().memory, 1)}
-    return {"sixteen": sixteen, "stages": peaks}
+    return {"sixteen": half, "stages": peaks}
 
 
 def nothing(project: Project, rounds: int) -> dict[str, Any]:

@@ -201,16 +201,13 @@ def _precision(_: str, sections: Sections) -> str:
         speeds = ", ".join(
             f"{speed / 1e9:,.0f} GFLOP/s in {name}" for name, speed in section["products"].items()
         )
-        fastest = max(section["products"], key=section["products"].__getitem__)
-        verdict = f"{'at most' if section['right'] else 'more than'} 10% slower than {fastest}"
-        if section["auto"] == fastest:
-            verdict = "the fastest"
-        return f"{speeds}; `auto` is {section['auto']}, which is {verdict}."
+        verdict = "is the faster one" if section["right"] else "is not the faster one"
+        return f"{speeds}; `auto` is {section['auto']}, which {verdict}."
 
     return f"""\
 ## Precision
 
-A large matrix product in each precision of the device, and what `precision: auto` chooses:
+A large matrix product in each precision between which `precision: auto` chooses:
 
 {_each(sections, say)}"""
 

@@ -42,7 +42,13 @@ class Run:
 class Project:
     """A project that runs stages and references on its own reviews and backbone."""
 
-    def __init__(self, path: Path, reviews: Path, backbone: Path) -> None:
+    def __init__(
+        self, path: Path, reviews: Path, backbone: Path, min_steps: int | None = 1
+    ) -> None:
+        """Create the folder; `min_steps` is the parameter, None as committed.
+
+        With 1, training takes as many steps as the tutorials' way on the same reviews.
+        """
         self.path, self.reviews, self.backbone = path, reviews, backbone
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True)
@@ -55,8 +61,8 @@ class Project:
         self.run("dvc", "init", "--no-scm", "--quiet")
         self.set("dataset", path=str(reviews))
         self.set("backbone", path=str(backbone))
-        # Training then takes as many steps as the tutorials' way on the same reviews.
-        self.set(None, min_steps=1)
+        if min_steps is not None:
+            self.set(None, min_steps=min_steps)
 
     def set(self, section: str | None, **values: Any) -> None:
         """Change parameters of a section, or top-level parameters if `section` is None."""

@@ -66,13 +66,9 @@ def matmul_peak(dtype: torch.dtype, times: int = 3) -> float:
     return 2 * size**3 / best(lambda: one @ one, times)
 
 
-def products() -> dict[str, float]:
-    """Measure the product in each precision of this device."""
-    names = ["fp32", "bf16"]
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        names = ["fp32", "bf16", "fp16"] if native else ["fp32", "fp16"]
-    return {name: matmul_peak(precision.DTYPES[name], 7) for name in names}
+def products(sixteen: str) -> dict[str, float]:
+    """Measure the products of fp32 and of a 16-bit precision, between which `auto` chooses."""
+    return {name: matmul_peak(precision.DTYPES[name], 7) for name in ("fp32", sixteen)}
 
 
 @dataclass(frozen=True)
@@ -143,11 +139,9 @@ def of_all_lengths(batches: Iterable[list[int]], lengths: np.ndarray) -> list[li
     """Choose STEPS representative batches.
 
     The batches are sorted by their longest review and divided into STEPS parts of equal size; the
-    middle one of each part is taken. Fewer batches than that are all taken.
+    middle one of each part is taken.
     """
     ordered = sorted(batches, key=lambda rows: lengths[rows].max())
-    if len(ordered) <= STEPS:
-        return ordered
     return [ordered[int((part + 0.5) * len(ordered) / STEPS)] for part in range(STEPS)]
 
 

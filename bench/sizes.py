@@ -39,6 +39,7 @@ def measure(
     work: AbstractContextManager[roofline.Work], float_format: str
 ) -> dict[str, float | None]:
     """Measure reviews per second, the share of the product, and on a GPU the peak memory in MB."""
+    # Otherwise the model of an earlier size may still be there, and would count.
     gc.collect()
     with work as (step, data):
         found = roofline.achieved(step, data, precision.DTYPES[float_format])

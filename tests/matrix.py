@@ -3,10 +3,9 @@
     make matrix
 
 Quick tests are those of the rooms, which train no model and run no stage through DVC. The tests of
-the Hub are left out, because each starts a process, and so is that of the statement on samples of
-runs, which takes a minute. In a folder whose name has spaces and non-ASCII letters, a miniature
-pipeline runs as well. Two environments are tried at a time, with one thread each unless the
-environment says otherwise.
+the Hub are left out, because each starts a process. In a folder whose name has spaces and non-ASCII
+letters, a miniature pipeline runs as well. Two environments are tried at a time, with one thread
+each unless the environment says otherwise.
 """
 
 import os
@@ -20,11 +19,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["tests/lib", "tests/test_declarations.py", "tests/test_tokenize.py",
-         "--ignore=tests/lib/sources/test_hub.py",
-         "--ignore=tests/lib/report/test_decision.py"]  # fmt: skip
+         "--ignore=tests/lib/sources/test_hub.py"]  # fmt: skip
 AT_ONCE = 2
 ENVIRONMENTS: dict[str, dict[str, str]] = {
     "1 thread": {},
+    "2 threads": {"OMP_NUM_THREADS": "2"},
     "4 threads": {"OMP_NUM_THREADS": "4"},
     "hash seed 1": {"PYTHONHASHSEED": "1"},
     "hash seed 2": {"PYTHONHASHSEED": "2"},
