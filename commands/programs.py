@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from stages.lib.core.errors import InputError
 
 if TYPE_CHECKING:
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
+
+RESTORE_LOCK = "'git restore dvc.lock' brings back the last committed one"
 
 
 def output(*command: str) -> str:
@@ -50,4 +53,20 @@ def repository() -> Iterator["Repo"]:
         with Repo() as repo:
             yield repo
     except DvcException as error:
-        raise InputError(" ".join(str(error).split())) from None
+        raise InputError(reason(error)) from None
+
+
+def reason(error: "DvcException") -> str:
+    """Return what DVC says in one line, with advice where there is some."""
+    said = " ".join(str(error).split())
+    return f"{said}; {advice(error)}" if advice(error) else said
+
+
+def advice(error: "DvcException") -> str:
+    """Return what to do when DVC cannot read dvc.lock, and "" for its other errors.
+
+    DVC writes dvc.lock in place, so a kill or a Ctrl-C in that moment leaves it damaged.
+    """
+    if "dvc.lock'" not in str(error):
+        return ""
+    return f"{RESTORE_LOCK}; 'dvc repro' then finds in DVC's cache what was finished since"

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands import ending, terminal
+from commands import ending, programs, terminal
 from stages.lib.core import paths
+from stages.lib.core.errors import InputError
 from stages.lib.models import registry
 
 if TYPE_CHECKING:
@@ -210,7 +211,10 @@ def main() -> None:
 
 
 def _plan_here(console: "Console") -> list[Planned] | None:
-    """Show the plan and return it, or None when DVC cannot tell; `dvc repro` will say why."""
+    """Show the plan and return it, or None when DVC cannot tell; `dvc repro` will say why.
+
+    Raises InputError, which says more than DVC does, if dvc.lock cannot be read.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -223,7 +227,9 @@ def _plan_here(console: "Console") -> list[Planned] | None:
                 sys.stdout.flush()
             # Outputs that DVC will only restore need no plan.
             return planned if planned or not changes else None
-    except DvcException:
+    except DvcException as error:
+        if programs.advice(error):
+            raise InputError(programs.reason(error)) from None
         return None
 
 

@@ -27,7 +27,7 @@ def main() -> None:
             if not Path("dvc.lock").is_file():
                 raise InputError(
                     "dvc.lock: no such file here, but it says what the outputs were; "
-                    "'git restore dvc.lock' brings back the last committed one"
+                    f"{programs.RESTORE_LOCK}"
                 )
             outs = [out for stage in repo.index.stages for out in stage.outs]
             lost = restoring.restore(outs)

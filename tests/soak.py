@@ -75,6 +75,11 @@ def run_and_kill(project: Project, kills: int, longest: float, *stages: str) -> 
             kill(process)
             done += 1
             continue
+        if process.returncode and "dvc.lock'" in stderr:
+            # DVC was killed while it wrote the lock. This one is not in git: what remains of the
+            # advice in docs/trust.md is to go on without it.
+            (project.path / "dvc.lock").unlink()
+            continue
         return done, stderr or "failed" if process.returncode else ""
 
 

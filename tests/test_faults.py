@@ -229,10 +229,33 @@ def test_a_change_that_is_in_no_cache_is_left_alone(after):
     assert (after.path / "metrics/svm.json").read_text() == "{}"
 
 
+@pytest.mark.parametrize("last", ["", "deps", "stages:\n"])
+def test_a_lock_that_a_killed_dvc_left_unfinished_costs_no_stage(after, last):
+    """DVC empties dvc.lock and then writes it in parts."""
+    after.set(svm__C=0.02)
+    after.dvc("repro", "svm")
+    lock = after.path / "dvc.lock"
+    whole = lock.read_text()
+    lock.write_text(whole[: whole.index(last) + len(last)])
+    done = after.dvc("repro", "svm", check=False)
+    assert done.returncode != 0
+    assert "dvc.lock' " in done.stderr
+    after.git("restore", "dvc.lock")
+    assert "Running stage" not in after.dvc("repro", "svm").stdout
+    assert lock.read_text() == whole
+
+
+def test_a_lock_that_lacks_its_end_is_no_error(after):
+    whole = (after.path / "dvc.lock").read_text()
+    (after.path / "dvc.lock").write_text(whole[: whole.index("stages:")])
+    assert "Running stage" not in after.dvc("repro", "svm").stdout
+
+
 @pytest.mark.parametrize(
     ("fault", "line"),
     [
         ("echo '<<<<<<< HEAD' >> dvc.lock", "unable to read: 'dvc.lock', YAML file structure is"),
+        (": > dvc.lock", "'./dvc.lock' validation failed"),
         ("echo 'x: [' >> dvc.yaml", "unable to read: 'dvc.yaml', YAML file structure is"),
         ("rm dvc.lock", "dvc.lock: no such file here, "),
         ("mv .dvc elsewhere", "you are not inside of a DVC repository"),

@@ -74,6 +74,15 @@ def test_in_a_clone_everything_is_planned_from_the_committed_costs(ran, tmp_path
     assert "The report: " not in done.stdout
 
 
+def test_a_damaged_lock_comes_with_advice(after):
+    (after.path / "dvc.lock").write_text("")
+    done = run(after)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: './dvc.lock' validation failed")
+    assert line.endswith("'dvc repro' then finds in DVC's cache what was finished since")
+
+
 def test_what_the_cache_has_is_restored_and_not_announced(after):
     shutil.rmtree(after.path / "data/models")
     done = run(after)
