@@ -39,10 +39,9 @@ OPINIONS = {0: ["dull", "tedious"], 1: ["great", "witty"]}
 WORDS = ["a", "the", "it", "is", "not", "very", "film", *OPINIONS[0], *OPINIONS[1]]
 
 
-# Two processes with two threads each on two cores wait for each other most of the time. PyTorch
-# reads the variable when it is imported.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Miniatures are too small for threads: those of one process on two cores make the tests three times
+# slower, those of two processes even more. PyTorch reads the variable when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Tests commit, and nobody is there to sign. Links into a cache, which the user's configuration of
 # DVC may ask for, would let a test change the files of another one. To report its use, each DVC
