@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ENGINES ?= ray spark
 # The number of test processes. Each has one thread, so two occupy two cores.
 WORKERS ?= 2
-AT_ONCE := -n $(WORKERS) --dist loadfile
+AT_ONCE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # dvc.yaml says "python": let it be that of the virtual environment.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)

@@ -75,12 +75,18 @@ def run_and_kill(project: Project, kills: int, longest: float, *stages: str) -> 
             kill(process)
             done += 1
             continue
-        if process.returncode and "dvc.lock'" in stderr:
-            # DVC was killed while it wrote the lock. This one is not in git: what remains of the
-            # advice in docs/trust.md is to go on without it.
-            (project.path / "dvc.lock").unlink()
+        if process.returncode and (damaged := _damaged(stderr)):
+            # DVC was killed while it wrote the file: do what docs/trust.md says.
+            print(f"{damaged} was damaged", flush=True)
+            (project.path / damaged).unlink()
             continue
         return done, stderr or "failed" if process.returncode else ""
+
+
+def _damaged(stderr: str) -> str | None:
+    """Return the file of its own that DVC says it cannot read."""
+    files = {"./dvc.lock' ": "dvc.lock", "Unable to read RWLock-file": ".dvc/tmp/rwlock"}
+    return next((file for said, file in files.items() if said in stderr), None)
 
 
 def soak(

@@ -245,6 +245,17 @@ def test_a_lock_that_a_killed_dvc_left_unfinished_costs_no_stage(after, last):
     assert lock.read_text() == whole
 
 
+def test_a_list_of_files_in_use_that_a_killed_dvc_left_unfinished_can_go(after):
+    rwlock = after.path / ".dvc/tmp/rwlock"
+    rwlock.write_text("")
+    after.set(svm__C=0.02)
+    done = after.dvc("repro", "svm", check=False)
+    assert done.returncode != 0
+    assert "Unable to read RWLock-file" in done.stderr
+    rwlock.unlink()
+    after.dvc("repro", "svm")
+
+
 def test_a_lock_that_lacks_its_end_is_no_error(after):
     whole = (after.path / "dvc.lock").read_text()
     (after.path / "dvc.lock").write_text(whole[: whole.index("stages:")])
