@@ -65,7 +65,7 @@ def run(
     done = subprocess.run(
         [*prefix.split(), sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
         cwd=directory,
-        env={"OMP_NUM_THREADS": "1"} | os.environ | environment,
+        env=os.environ | environment,
         umask=umask,
         # As under cron: nothing can be read.
         stdin=subprocess.DEVNULL,
