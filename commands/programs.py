@@ -63,10 +63,15 @@ def reason(error: "DvcException") -> str:
 
 
 def advice(error: "DvcException") -> str:
-    """Return what to do when DVC cannot read dvc.lock, and "" for its other errors.
+    """Return what to do if DVC's last write of dvc.lock was cut off, and "" for other errors.
 
-    DVC writes dvc.lock in place, so a kill or a Ctrl-C in that moment leaves it damaged.
+    DVC writes dvc.lock in place, so a kill or a Ctrl-C in that moment leaves it damaged. What has
+    the marks of a merge conflict is the user's to resolve.
     """
-    if "dvc.lock'" not in str(error):
+    from dvc.utils.strictyaml import YAMLSyntaxError, YAMLValidationError
+
+    if not isinstance(error, YAMLSyntaxError | YAMLValidationError):
+        return ""
+    if Path(error.path).name != "dvc.lock" or (isinstance(error, YAMLSyntaxError) and error.hint):
         return ""
     return f"{RESTORE_LOCK}; 'dvc repro' then finds in DVC's cache what was finished since"

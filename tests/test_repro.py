@@ -83,6 +83,21 @@ def test_a_damaged_lock_comes_with_advice(after):
     assert line.endswith("'dvc repro' then finds in DVC's cache what was finished since")
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "echo '<<<<<<< HEAD' >> dvc.lock",
+        "echo dvc.lock >> .gitignore; git rm --quiet dvc.lock",
+        "echo 'x: [' >> dvc.yaml",
+    ],
+)
+def test_what_no_kill_has_damaged_is_left_to_dvc(after, fault):
+    after.run("bash", "-c", fault)
+    done = run(after)
+    assert done.returncode == after.dvc("repro", check=False).returncode != 0
+    assert "git restore" not in done.stderr
+
+
 def test_what_the_cache_has_is_restored_and_not_announced(after):
     shutil.rmtree(after.path / "data/models")
     done = run(after)
