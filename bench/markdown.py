@@ -75,6 +75,11 @@ def _each(sections: Sections, say: Callable[[dict[str, Any]], str]) -> str:
     )
 
 
+def _percent(share: float) -> str:
+    """Give a small share, such as those of a GPU on short sentences, one digit more."""
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
+
+
 def _table(
     sections: Sections, keys: int, rows: Callable[[dict[str, Any]], list[dict[str, Any]]]
 ) -> str:
@@ -160,8 +165,8 @@ def _roofline(_: str, sections: Sections) -> str:
                 "backbone": SHAPES[shape],
                 "step": step,
                 "target": f"{ROOFS[shape][step]:.0%}",
-                "share": f"{share:.0%}",
-                "useful": f"{share * section[shape]['useful'][step]:.0%}"
+                "share": _percent(share),
+                "useful": _percent(share * section[shape]["useful"][step])
                 if "useful" in section[shape]
                 else "",
                 "GFLOPs per review": f"{section[shape]['flops_per_review'][step] / 1e9:.2g}",
@@ -341,7 +346,7 @@ def _sizes(_: str, sections: Sections) -> str:
                 "reviews": f"{row['reviews']:,}" if "reviews" in row else "",
                 "tokens at a time": f"{row['tokens']:,}",
                 "reviews/s": f"{row['reviews_per_second']:,.0f}",
-                "share": f"{row['share']:.0%}",
+                "share": _percent(row["share"]),
             }
             | ({"MB": f"{row['peak_memory_mb']:,.0f}"} if row["peak_memory_mb"] else {})
             for shape in SHAPES
@@ -379,12 +384,18 @@ def _repro(_: str, sections: Sections) -> str:
             for name, costs in section["stages"].items()
         ]
 
+    def say(section: dict[str, Any]) -> str:
+        # A run that was stopped and continued has no time of its own.
+        return (
+            f"{section['seconds']:,.0f} s in all" if section["seconds"] else "not timed as a whole"
+        )
+
     return f"""\
 ## `dvc repro` on all reviews
 
 All stages with the parameters as committed, from local files, and what they report. Peak MB is \
 that of the process, or what PyTorch allocated on the GPU by the stages that use it.
 
-{_each(sections, lambda section: f"{section['seconds']:,.0f} s in all")}
+{_each(sections, say)}
 
 {_table(sections, 1, rows)}"""

@@ -176,6 +176,8 @@ def test_another_machine_adds_a_column():
     found = dict(zip(header, figures, strict=True))
     assert (found["share (A)"], found["useful (A)"]) == ("50%", "50%")
     assert (found["share (B)"], found["useful (B)"]) == ("40%", "36%")
+    machines["y, bf16"]["roofline"] = roofline(0.0043, 0.5)
+    assert "0.4%" in [cell for row in cells(markdown.write(machines)) for cell in row]
     assert "- A: x, 2 threads, fp32; torch 2, Python 3" in lines
     assert "- B: y, 2 threads, fp32; torch 2, Python 3" in lines
     (products,) = [line for line in lines if "GFLOP/s" in line and line.startswith("- A")]
@@ -396,6 +398,8 @@ def test_the_stages_of_a_retraining_stand_beside_their_scores():
     assert "- A (d): 333 s in all\n" in text
     assert ["tokenize", "0.2", "50,000", "", ""] in found
     assert ["lora", "30.0", "900", "0.842", "357"] in found
+    text = markdown.write({"x": {"machine": MACHINE, "repro": section | {"seconds": None}}})
+    assert "- A (d): not timed as a whole\n" in text
 
 
 @pytest.mark.parametrize(("asked", "steps"), [({}, 1), ({"min_steps": None}, 300)])
