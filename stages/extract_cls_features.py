@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 METRICS = paths.METRICS / "extract-cls-features.json"
 # Reviews in memory at a time. They are sorted by length within a chunk.
 CHUNK = 8192
+# The training reviews come last, because their vectors may need the weights in 16 bit.
+ORDER = ("validation", "test", "train")
 
 
 def main() -> None:
@@ -35,41 +37,40 @@ def main() -> None:
     from stages.lib.vectors import features
 
     budget = p.extract_cls_features.tokens_per_batch
-    training = extraction.Extractor(BACKBONE, p.precision, budget)
-    exact = (
-        training if training.precision == "fp32" else extraction.Extractor(BACKBONE, "fp32", budget)
-    )
-    extractors = {name: training if name == "train" else exact for name in SPLITS}
+    float_format = precision.resolve(p.precision)
+    extractor = extraction.Extractor(BACKBONE, "fp32", budget)
     sizes = {name: parquet.count(TOKENIZED / f"{name}.parquet") for name in SPLITS}
     start = time.perf_counter()
 
     def vectors(name: str) -> Iterator[tuple["np.ndarray", "np.ndarray"]]:
         """Yield the [CLS] vectors and labels of a split in chunks, each shared by all processes."""
+        if name == "train":
+            extractor.cast(float_format)
         with tqdm(total=sizes[name], desc=name, unit="review") as progress:
             for chunk in tokens.chunks(name, CHUNK):
-                yield extractors[name](chunk.input_ids, progress), chunk.labels
+                yield extractor(chunk.input_ids, progress), chunk.labels
 
     if not processes.state().is_main_process:
-        for name in SPLITS:
+        for name in ORDER:
             for _ in vectors(name):
                 pass
         processes.leave_group()
         return
     with outputs.replacing_directory(FEATURES) as directory:
         manifest.write(directory, manifest.read(TOKENIZED))
-        for name in SPLITS:
-            with features.writing(directory / f"{name}.parquet", training.facts["dim"]) as append:
+        for name in ORDER:
+            with features.writing(directory / f"{name}.parquet", extractor.facts["dim"]) as append:
                 for cls, labels in vectors(name):
                     append(cls, labels)
         processes.leave_group()
     seconds = time.perf_counter() - start
-    outputs.write_json(METRICS, training.facts)
+    outputs.write_json(METRICS, extractor.facts)
     costs.write(
         "extract-cls-features",
         seconds=seconds,
         samples=sum(sizes.values()),
         size=FEATURES,
-        **precision.describe(training.precision),
+        **precision.describe(float_format),
     )
 
 

@@ -28,6 +28,14 @@ class Extractor:
         self.tokens_per_batch = tokens_per_batch
         self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
         first_token.keep_first(self._model)
+        self.cast(self.precision)
+
+    def cast(self, asked: str) -> None:
+        """Round the backbone to another precision, in place.
+
+        Raises InputError for a precision that the device does not support.
+        """
+        self.precision = precision.resolve(asked)
         # What transformers wraps `to` in hides its arguments' types.
         self._model.to(precision.device(), precision.DTYPES[self.precision])  # type: ignore[arg-type]
 

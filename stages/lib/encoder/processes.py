@@ -22,13 +22,18 @@ def state() -> PartialState:
     """
     cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     try:
-        return PartialState(cpu=cpu)
+        here = PartialState(cpu=cpu)
     except ValueError as error:
         # What a launcher has not set, or something else has.
         raise InputError(
             f"environment variables of a launcher (WORLD_SIZE, RANK, LOCAL_RANK, PMI_SIZE, ...) do "
             f"not fit together: {error}"
         ) from None
+    if here.device.type == "cuda":
+        # PyTorch prefers cuDNN's attention at 16 bit on recent GPUs, although it builds a plan for
+        # each shape of a batch.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    return here
 
 
 def from_main(make: Callable[[], T]) -> T:

@@ -4,6 +4,8 @@ Autocast leaves the embeddings' output in float32, so that every residual sum is
 layer casts it again. It also casts frozen weights anew in every forward pass.
 """
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -26,8 +28,8 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
     """Keep frozen weights of linear layers and the hidden states of `model` in bfloat16.
 
     Trained weights stay in float32. On exit, the frozen weights are exactly what they were, so the
-    model is saved and scored in float32. Nothing changes unless `float_format` is bf16 and the
-    device is a CPU.
+    model is saved and scored in float32, and memory that training has freed is returned to the
+    system. Nothing changes unless `float_format` is bf16 and the device is a CPU.
     """
     if float_format != "bf16" or precision.device().type != "cpu":
         yield
@@ -63,3 +65,13 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
             setattr(layer, _CASTS, True)
         for hook in hooks:
             hook.remove()
+        _return_free_memory()
+
+
+def _return_free_memory() -> None:
+    """Return the memory that was freed to the system, where the C library can do so.
+
+    What comes next is computed in float32, and needs blocks of other sizes than those of training.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

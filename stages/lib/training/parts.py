@@ -9,8 +9,8 @@ import torch
 
 from stages.lib.encoder import batches
 
-# The most tokens of a part, padding included. On a CPU, larger ones are no faster; what is best on
-# a GPU was not measured.
+# The most tokens of a part, padding included. On a CPU, larger ones are no faster; on a GPU, they
+# pay only in batches of more than 512 reviews (docs/gpus.md).
 TOKENS = {"cpu": 1024, "cuda": 16384}
 
 # The inputs of a model, and labels.

@@ -30,6 +30,15 @@ def test_tensors_and_arrays_give_what_lists_give(extractor, form):
     assert np.array_equal(extractor([form(ids) for ids in IDS]), extractor(IDS))
 
 
+def test_a_backbone_that_is_cast_is_one_that_was_loaded_in_that_precision(miniature):
+    loaded, cast = Extractor(miniature, "bf16"), Extractor(miniature, "fp32")
+    exact = cast(IDS)
+    cast.cast("bf16")
+    assert (loaded.precision, cast.precision) == ("bf16", "bf16")
+    assert np.array_equal(cast(IDS), loaded(IDS))
+    assert not np.array_equal(cast(IDS), exact)
+
+
 def test_vectors_that_are_not_finite_are_refused(miniature):
     broken = Extractor(miniature, "fp32")
     with torch.no_grad():

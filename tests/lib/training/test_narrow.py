@@ -1,5 +1,8 @@
 """stages.lib.training.narrow: what is 16 bit while a model is trained, and what stays float32."""
 
+import sys
+
+import psutil
 import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -103,3 +106,16 @@ def test_fewer_bytes_are_saved_for_the_backward_pass(miniature):
     before = saved()
     with narrow.narrowed(model, "bf16"):
         assert saved() < 0.8 * before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the C library may keep what is freed")
+def test_memory_that_training_has_freed_is_returned(miniature):
+    """What is freed below a block that is in use stays with the process by itself."""
+    process = psutil.Process()
+    with narrow.narrowed(adapted(miniature), "bf16"):
+        blocks = [torch.ones(16_000) for _ in range(4000)]
+        last = blocks.pop()
+        blocks.clear()
+        before = process.memory_info().rss
+    assert before - process.memory_info().rss > 150e6
+    assert last.sum() == 16_000
