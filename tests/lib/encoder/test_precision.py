@@ -1,10 +1,12 @@
 """stages.lib.encoder.precision: the meaning of `precision` in params.yaml on each device."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from stages.lib.core.errors import InputError
-from stages.lib.encoder import precision
+from stages.lib.encoder import precision, processes
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +96,21 @@ def test_bf16_on_a_gpu_without_it_is_refused(gpu):
     gpu(bf16=False)
     with pytest.raises(InputError, match=r"this GPU has no bfloat16; use auto, fp32 or fp16"):
         precision.resolve("bf16")
+
+
+@pytest.fixture
+def attention():
+    """PyTorch's choice of cuDNN's attention as it is by default, whatever a test does to it."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    yield torch.backends.cuda.cudnn_sdp_enabled
+    torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+@pytest.mark.parametrize(("device", "enabled"), [("cuda", False), ("cpu", True)])
+def test_a_gpu_builds_no_plan_of_its_attention_for_each_shape(
+    monkeypatch, attention, device, enabled
+):
+    here = SimpleNamespace(device=torch.device(device))
+    monkeypatch.setattr(processes, "PartialState", lambda **_: here)
+    assert precision.device() == here.device
+    assert attention() == enabled
