@@ -20,7 +20,7 @@ POOL = 50
 # Widths of batches are multiples of this at 16 bit. For bf16 on a CPU, oneDNN compiles each
 # operation anew for each shape and keeps the result, which costs more time and memory than the
 # padding.
-MULTIPLE = 8
+MULTIPLE = 4
 
 # Token ids of a review.
 Ids = Sequence[int] | np.ndarray | torch.Tensor

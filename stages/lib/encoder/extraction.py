@@ -24,11 +24,12 @@ class Extractor:
         asked: str = "auto",
         tokens_per_batch: int = inference.TOKENS_PER_BATCH,
     ) -> None:
-        self.precision = precision.resolve(asked)
+        # What the device does not support is refused before the backbone is read.
+        resolved = precision.resolve(asked)
         self.tokens_per_batch = tokens_per_batch
         self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
         first_token.keep_first(self._model)
-        self.cast(self.precision)
+        self.cast(resolved)
 
     def cast(self, asked: str) -> None:
         """Round the backbone to another precision, in place.
