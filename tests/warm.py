@@ -65,8 +65,9 @@ OF_THE_HUB = (
 # starts in an interpreter of its own.
 HARMLESS = re.compile(
     r"ACCELERATE_\w+|AUTO_PRECISION|CELERY_\w+|COLUMNS|DVC_\w+|GIT_\w+|GROUP_\w+|HF_TOKEN|KMP_\w+|"
-    r"LOCAL_\w+|MASTER_\w+|OLDPWD|PATH|PIP_\w+|PMI_\w+|PWD|PYTEST_\w+|PYTHON_EXEC|RANK|ROLE_\w+|SHLVL|"
-    r"TORCHELASTIC_\w+|TORCHINDUCTOR_\w+|TORCH_NCCL_\w+|WORLD_SIZE|_|_MP_FORK_\w+"
+    r"LOCAL_\w+|LRU_CACHE_CAPACITY|MASTER_\w+|OLDPWD|PATH|PIP_\w+|PMI_\w+|PWD|"
+    r"PYTEST_\w+|PYTHON_EXEC|RANK|ROLE_\w+|SHLVL|TORCHELASTIC_\w+|TORCHINDUCTOR_\w+|"
+    r"TORCH_NCCL_\w+|WORLD_SIZE|_|_MP_FORK_\w+"
 )
 HUBS = re.compile(r"HF_\w+|NO_PROXY|TMPDIR")
 # The variables that differ from ENVIRONMENT (None if missing), and how often they were asked for.

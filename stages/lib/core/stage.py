@@ -32,6 +32,11 @@ _MISTAKES = environment.take_out_mistakes()
 # Progress bars would clutter logs. tqdm reads this variable on import, after this module's import.
 if not (sys.stderr.isatty() and IS_MAIN):
     os.environ.setdefault("TQDM_DISABLE", "1")
+# At 16 bit on a CPU, oneDNN keeps a quarter of a megabyte for each shape of each matrix product,
+# and PyTorch as much again. A step of training has about 30 products, which PyTorch needs at hand;
+# what is dropped is prepared again when it is needed. Both read their limit at the first product.
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
 
 _OF_THE_MACHINE = {
     errno.ENOSPC,

@@ -1,6 +1,7 @@
 """stages.lib.core.stage: however a stage ends, it says why, and its outputs are as they were."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import pty
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import LONG, ROOT
 from workspace import FILES, content, remove, start, wait_for
 
@@ -338,6 +340,42 @@ def test_who_a_process_is_and_whether_it_shows_bars(tmp_path, terminal, environm
     os.close(ours)
     os.close(theirs)
     assert (tmp_path / "told").read_text() == told
+
+
+NO_LIMIT = "import os\nos.environ.pop('LRU_CACHE_CAPACITY', None)\n"
+KEPT = """
+import ctypes, torch
+
+class Heap(ctypes.Structure):  # struct mallinfo2
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+        "fordblks", "keepcost",
+    )]
+
+heap = ctypes.CDLL(None).mallinfo2
+heap.restype = Heap
+before = heap().uordblks
+weights = torch.ones(64, 64, dtype=torch.bfloat16)
+for rows in range(16, 166):
+    torch.ones(rows, 64, dtype=torch.bfloat16) @ weights
+print(heap().uordblks - before)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(ctypes.CDLL(None), "mallinfo2")
+    or not torch.cpu.get_capabilities().get("avx512_bf16"),
+    reason="only glibc tells of its heap; without such products in hardware, nothing is prepared",
+)
+def test_a_stage_keeps_less_for_each_shape_of_a_16_bit_product_than_pytorch_does():
+    alone = python(NO_LIMIT + KEPT)
+    in_a_stage = python(NO_LIMIT + "from stages.lib.core import stage\n" + KEPT)
+    assert int(in_a_stage.stdout) < 0.75 * int(alone.stdout)
+
+
+def test_a_user_may_say_how_much_is_kept_for_16_bit_products():
+    code = "import os\nfrom stages.lib.core import stage\nprint(os.environ['LRU_CACHE_CAPACITY'])"
+    assert python(code, LRU_CACHE_CAPACITY="7").stdout == "7\n"
 
 
 # A stage that DVC runs, and that is half-way when something happens.
