@@ -1,6 +1,7 @@
 """dvc.lock and the committed metrics match the committed code and parameters."""
 
 import itertools
+import json
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from dvc.repo import Repo
 from test_declarations import NAMES
 
 from bench import plan
+from stages.lib.models import registry
+from stages.lib.report import inputs
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +49,16 @@ def test_stages_are_linked_by_the_same_hashes(stages, name):
         for path, hash_info in written.items():
             if str(dep) == path:
                 assert dep.hash_info == hash_info, path
+
+
+def test_every_collected_run_counts(monkeypatch):
+    """No edit may leave the report with single runs where it had seeds."""
+    monkeypatch.chdir(ROOT)
+    download = json.loads((ROOT / "metrics/download.json").read_text())
+    collected = inputs.read_seeds(registry.names(), download)
+    assert collected.others.keys() == set(registry.names())
+    assert all(collected.others.values())
+    assert collected.unused == {}
 
 
 def table(path):
