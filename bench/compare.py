@@ -48,7 +48,12 @@ def machine() -> dict[str, Any]:
         if line.startswith("model name")
     ] if sys.platform == "linux" else [platform.processor()]  # fmt: skip
     return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu[0],
+        "device": (
+            torch.cuda.get_device_name(device)
+            if device.type == "cuda"
+            # Processors by ARM have no such line.
+            else next(iter(cpu), platform.machine())
+        ),
         "threads": torch.get_num_threads(),
         "precision": precision.resolve("auto"),
         "torch": torch.__version__,

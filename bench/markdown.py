@@ -1,5 +1,6 @@
 """Rendering of metrics/bench.md from the figures of all machines, with the targets alongside."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from string import ascii_uppercase
@@ -105,7 +106,11 @@ def _accuracy(row: dict[str, Any]) -> str:
     if "ours_accuracy" not in row or "theirs_accuracy" not in row:
         return ""
     one, two = row["ours_accuracy"], row["theirs_accuracy"]
-    agree = one["low"] <= two["high"] and two["low"] <= one["high"]
+    high, low = (one, two) if one["value"] >= two["value"] else (two, one)
+    # The lower limit of the difference: method 10 of Newcombe 1998 (Statistics in Medicine 17,
+    # 873-890), from Wilson's limits of each.
+    margin = math.hypot(high["value"] - high["low"], low["high"] - low["value"])
+    agree = high["value"] - low["value"] <= margin
     return f"{one['value']:.3f} / {two['value']:.3f}, {'agree' if agree else 'differ'}"
 
 
@@ -135,7 +140,8 @@ def _sides(name: str, sections: Sections) -> str:
 
 Ours and theirs ran in turns. The figures are medians (minimum to maximum) over the rounds for the \
 work itself, without imports and loading. Accuracies are means over the rounds, each with its own \
-seed on both sides; they agree if their 95% intervals (Wilson) overlap.
+seed on both sides; they agree if the 95% interval of their difference (Newcombe) contains 0. It \
+covers the choice of reviews, but not that of seeds.
 
 {_each(sections, say)}
 

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,21 +77,27 @@ def isolate(project: Path, cache: Path) -> None:
 
 
 def _has_a_copy(project: Path, own: Path) -> bool:
-    """Return whether `project` has all of the files at `own`, which is relative to both."""
-    files = [own] if own.is_file() else [file for file in own.rglob("*") if file.is_file()]
+    """Return whether `project` has all of the files at `own`, which is relative to both.
+
+    Hidden files in a folder are no data.
+    """
+    files = [own] if own.is_file() else [file for file in own.rglob("[!.]*") if file.is_file()]
     return not own.is_absolute() and all((project / file).is_file() for file in files)
 
 
-def set_params(project: Path, **changes: Any) -> None:
+def set_params(
+    project: Path, own_data: Collection[str] = ("dataset", "backbone"), **changes: Any
+) -> None:
     """Change params.yaml in `project`: `dataset__subset=64` sets dataset.subset.
 
-    The user's own data are read where they are, unless `project` has a copy of them.
+    In the sections `own_data`, the user's own data are read where they are, unless `project` has a
+    copy of them.
     """
     path = project / params.PATH
     declarations.read_yaml(str(path))  # raises InputError where it cannot be read
     yaml = YAML()
     content = yaml.load(path.read_text(encoding="utf-8"))
-    for section in ("dataset", "backbone"):
+    for section in own_data:
         own = Path(content[section]["path"])
         if own.exists() and local.is_given(own) and not _has_a_copy(project, own):
             content[section]["path"] = str(own.resolve())

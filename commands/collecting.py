@@ -96,7 +96,8 @@ def save(experiments: list[Json], locks: list[Json]) -> None:
     current = {name: identity[0] for name, identity in identities(lock_here, here).items()}
     collected: list[Run] = []
     outdated: set[str] = set()
-    for experiment, lock in zip(experiments, locks, strict=True):
+    # DVC lists the newest first; the last run of a seed should win.
+    for experiment, lock in reversed(list(zip(experiments, locks, strict=True))):
         download: Download = json.loads(programs.at(experiment["rev"], METRICS / "download.json"))
         models = {row["model"] for row in measured(experiment, lock)[0]}
         count = {

@@ -18,14 +18,17 @@ RESTORE_LOCK = "'git restore dvc.lock' brings back the last committed one"
 def output(*command: str) -> str:
     """Run a program and return its standard output.
 
-    Raises InputError, with the first line of what it says, if there is no such program or it fails.
+    Raises InputError, with the first line of what it says that is no warning, if there is no such
+    program or it fails.
     """
     try:
         done = subprocess.run(command, check=False, capture_output=True, text=True)
     except FileNotFoundError:
         raise InputError(f"{command[0]}: no such program here") from None
     if done.returncode != 0:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        lines = done.stderr.strip().splitlines()
+        errors = [line for line in lines if not line.lower().startswith("warning")] or lines
+        reason = (errors or ["no reason given"])[0]
         raise InputError(f"{' '.join(command[-3:])}: {reason.removeprefix('ERROR: ')}")
     return done.stdout
 

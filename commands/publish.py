@@ -31,8 +31,8 @@ from huggingface_hub.constants import ENDPOINT, is_offline_mode
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id
 
-from commands import programs
-from stages.lib.core import declarations, manifest, outputs, stage
+from commands import ending, programs
+from stages.lib.core import declarations, manifest, outputs
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import BACKBONE, CARDS, METRICS, MODELS
 from stages.lib.models import card as cards
@@ -113,8 +113,8 @@ def check_repository(repository: str) -> None:
 
 
 def check_model(name: str) -> None:
-    """Raise InputError unless the model, and the encoder that it needs, are those of dvc.lock, and
-    the card is of the same training."""
+    """Raise InputError unless the model is that of dvc.lock, the encoder that it needs is the one
+    that it was trained with, and the card is of the same training."""
     if name not in registry.names():
         known = ", ".join(registry.names())
         raise InputError(f"{name}: no such model; the models are {known}")
@@ -132,6 +132,13 @@ def check_model(name: str) -> None:
                     f"{name}: {path} is not as dvc.lock has it: 'dvc checkout {path}' or "
                     f"'dvc pull {path}' brings it back, 'dvc repro' makes it anew"
                 )
+    if not is_whole(name):
+        trained = seeds.producers(lock)[str(MODELS / name)]
+        if seeds.upstream(lock, trained) is None:
+            raise InputError(
+                f"{name}: it was trained from other data, or with another encoder, than dvc.lock "
+                f"has now: 'dvc repro {name}' trains it anew"
+            )
     read_card(name)
 
 
@@ -362,4 +369,4 @@ def refused(repository: str, error: HfHubHTTPError) -> InputError:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    ending.run(main)

@@ -1,8 +1,8 @@
-"""Run the pipeline, print what will run and for about how long, and then the results.
+"""Print what will run and for about how long, run the pipeline, and print the results.
 
     make repro, or python -m commands.repro
 
-`dvc repro` does the work, and its exit status is kept. What changed is what `dvc status` says;
+`dvc repro` does the work, and its exit status is kept. `dvc status` says what changed; the
 durations are those of each stage's last run, from metrics/costs.
 """
 

@@ -1,4 +1,4 @@
-"""Restore every output that is missing or differs from dvc.lock.
+"""Restore every output that is missing, or that differs from what DVC's cache has.
 
     python -m commands.restore
 
@@ -20,7 +20,7 @@ from stages.lib.core.errors import InputError
 def main() -> None:
     argparse.ArgumentParser(
         prog="python -m commands.restore",
-        description="Put back every output that is missing or differs from dvc.lock.",
+        description="Put back every output that is missing or differs from what DVC's cache has.",
     ).parse_args()
     try:
         with programs.repository() as repo:

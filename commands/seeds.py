@@ -1,6 +1,7 @@
 """Compute the mean and standard deviation of each model over the seeds of finished experiments.
 
     dvc exp run --queue -S 'seed=0,1,2,3,4' && dvc queue start
+    dvc queue status    # until all have succeeded
     python -m commands.seeds --save && dvc repro report
 
 This command is not a stage. It reads the experiments of the current commit from `dvc exp show

@@ -14,7 +14,8 @@ the backbone are taken from the source that the committed results are from, even
   difference is √2 times that over seeds. This rule applies if at least three seeds of the model
   count, which are those of metrics/seeds.json and the committed run, and if they vary.
 - "within the 95% interval": for other models, its accuracy on validation and on test is in Wilson's
-  interval of the committed one, which the README prints. A limit of one point would be too narrow:
+  95% interval of the committed accuracy, which covers the choice of reviews but not that of seeds
+  (the intervals in the README cover both). A limit of one point would be too narrow:
   two runs of one seed in bf16 with different roundings (tests/lib/report/runs) differ by 1.6 points
   in the test accuracy of lora. A paired comparison of the predictions would call that difference
   real (p = 0.04), and a clone does not have the committed predictions.
@@ -45,6 +46,8 @@ from stages.lib.core.errors import InputError
 from stages.lib.core.metrics import Download
 from stages.lib.models import registry
 from stages.lib.report import content, seeds
+from stages.lib.schema import params
+from stages.lib.sources import local
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -205,6 +208,30 @@ def source(project: Path) -> dict[str, str]:
     return {"source": found.pop()} if found else {}
 
 
+def own_data(project: Path) -> list[str]:
+    """List the sections of params.yaml that gave the committed results the user's own data.
+
+    Raises InputError if those data are neither in the commit nor in the workspace.
+    """
+    facts = metrics.read(project / DOWNLOAD, Download)
+    settings = declarations.read_yaml(str(project / params.PATH))
+    found = []
+    for section, source in (
+        ("dataset", facts["reviews"]["source"]),
+        ("backbone", facts["backbone"]["source"]),
+    ):
+        if source != "local":
+            continue
+        path = Path(settings[section]["path"])
+        if not any(each.exists() and local.is_given(each) for each in (project / path, path)):
+            raise InputError(
+                f"params.yaml: {section}.path: the committed results are of your own data in "
+                f"{path}, which are neither here nor in the commit"
+            )
+        found.append(section)
+    return found
+
+
 def show(
     console: "Console",
     committed: Mapping[str, Figures],
@@ -279,7 +306,7 @@ def main() -> None:
             others = {name: {} for name in models}
         apart.isolate(project, project / ".dvc/cache")
         small = {} if subset is None else {"dataset__subset": subset, "precision": "fp32"}
-        apart.set_params(project, **source(project), **small)
+        apart.set_params(project, own_data(project), **source(project), **small)
         print(f"Verifying commit {commit} {_extent(committed, subset, project)}", flush=True)
         # The stage that computes a model's scores has the model's name.
         if status := repro.reproduce(project, "--force", *models):

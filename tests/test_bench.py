@@ -140,9 +140,12 @@ def report(*rows):
     return markdown.write({"x, fp32": {"machine": MACHINE, "embedded": section}})
 
 
-def test_accuracies_agree_where_their_intervals_overlap():
+def test_accuracies_agree_where_the_interval_of_their_difference_contains_zero():
     assert "0.800 / 0.810, agree" in report(row(0.80, 0.81))
     assert "0.700 / 0.810, differ" in report(row(0.70, 0.81))
+    assert "0.810 / 0.700, differ" in report(row(0.81, 0.70))
+    # Their own intervals overlap.
+    assert "0.800 / 0.840, differ" in report(row(0.80, 0.84))
 
 
 def roofline(share, useful=1.0):

@@ -54,6 +54,24 @@ def test_saving_says_what_is_there_and_what_is_left_out(tmp_path, monkeypatch, c
     assert (tmp_path / "metrics/seeds.json").read_text() == '{\n  "rows": []\n}\n'
 
 
+def test_of_two_experiments_with_one_seed_the_last_is_saved(monkeypatch):
+    """DVC lists the last experiment first."""
+    written = []
+    monkeypatch.setattr(collecting, "write", lambda runs, *_: written.extend(runs))
+    monkeypatch.setattr(collecting.metrics, "read", lambda *_: {})
+    monkeypatch.setattr(collecting.declarations, "read_yaml", lambda _: {"stages": {}})
+    monkeypatch.setattr(collecting.programs, "at", lambda *_: "{}")
+    monkeypatch.setattr(collecting, "measured", lambda *_: ([{"model": "svm"}], set()))
+    monkeypatch.setattr(collecting, "identities", lambda *_: {"svm": ("a", 1)})
+    monkeypatch.setattr(
+        collecting, "runs", lambda experiment, *_: [a_run("svm", 1, "a", experiment["accuracy"])]
+    )
+    experiments = [{"rev": "new", "accuracy": 0.7}, {"rev": "old", "accuracy": 0.5}]
+    collecting.save(experiments, [{}, {}])
+    (saved,) = collecting.merge([], written, {"svm": "a"})
+    assert saved.scores["test"]["accuracy"] == 0.7
+
+
 def test_runs_are_not_lost_while_the_lock_is_not_up_to_date(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "metrics").mkdir()

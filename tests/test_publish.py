@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 from conftest import LONG, Project, run_here
 from huggingface_hub import ModelCard
+from ruamel.yaml import YAML
 
 from commands import publish
+from stages.lib.core import declarations
 from stages.lib.core.errors import InputError
 from stages.lib.models import registry
 from stages.lib.sources import checksums
@@ -473,6 +475,18 @@ def test_what_is_not_here_or_not_of_the_last_run_is_named(dry, after):
     assert line in dry("finetune-full")
     Path("dvc.lock").unlink()
     assert "dvc.lock: no such file here; run from the project's root" in dry("svm")
+
+
+def test_a_model_that_was_trained_with_another_encoder_is_not_published(dry):
+    lock = declarations.read_yaml("dvc.lock")
+    for stage in ("train-lora", "extract-cls-features"):
+        (encoder,) = [d for d in lock["stages"][stage]["deps"] if d["path"] == "data/backbone"]
+        encoder["md5"] = f"{0:032}.dir"
+    YAML().dump(lock, Path("dvc.lock"))
+    for name in ("svm", "lora"):
+        line = dry(name)
+        assert line.startswith(f"{name}: it was trained from other data, or with another encoder,")
+        assert line.endswith(f"'dvc repro {name}' trains it anew")
 
 
 def test_what_dvc_refuses_is_one_line(dry):

@@ -230,6 +230,9 @@ def test_reviews_of_the_users_own_are_read_where_they_are_unless_copied(ran, tmp
         patch.chdir(project.path)
         apart.set_params(copy.path)
         assert copy.read("params.yaml")["dataset"]["path"] == "own/"
+        (project.path / "own/.hidden").write_text("")
+        apart.set_params(copy.path)
+        assert copy.read("params.yaml")["dataset"]["path"] == "own/"
         (project.path / "own/test.csv").write_text("text,label\n")
         apart.set_params(copy.path, dataset__subset=64)
     assert copy.read("params.yaml")["dataset"]["path"] == str(project.path / "own")

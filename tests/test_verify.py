@@ -167,6 +167,45 @@ def test_reviews_in_git_are_read_as_the_commit_has_them(scored):
     assert path == "own"
 
 
+def with_own_data(project, source):
+    """Commit results that come from `source`, and put reviews beside them that git ignores."""
+    facts = project.read("metrics/download.json")
+    facts["reviews"]["source"] = source
+    (project.path / "metrics/download.json").write_text(json.dumps(facts))
+    (project.path / "local/reviews").mkdir(parents=True, exist_ok=True)
+    (project.path / "local/reviews/README.md").touch()
+    (project.path / ".gitignore").open("a").write("*.csv\n")
+    commit(project)
+    (project.path / "local/reviews/train.csv").write_text("text,label\n")
+
+
+def test_reviews_that_came_later_do_not_replace_those_of_the_commit(scored):
+    with_own_data(scored, "pypi")
+    run(scored)
+    path = Project.at(scored.outside).read("params.yaml")["dataset"]["path"]
+    assert path == "local/reviews"
+
+
+def test_reviews_that_git_does_not_track_are_read_where_they_are(scored):
+    with_own_data(scored, "local")
+    run(scored)
+    path = Project.at(scored.outside).read("params.yaml")["dataset"]["path"]
+    assert path == str(scored.path / "local/reviews")
+
+
+def test_without_the_reviews_of_the_committed_results_nothing_is_run(scored):
+    with_own_data(scored, "local")
+    (scored.path / "local/reviews/train.csv").unlink()
+    done = run(scored)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: params.yaml: dataset.path: the committed results are of your own data in "
+        "local/reviews, which are neither here nor in the commit\n"
+    )
+    assert (scored.outside / "log").read_text() == ""
+    assert_nothing_is_left(scored)
+
+
 def test_the_source_is_that_of_the_committed_results(scored):
     assert scored.read("params.yaml")["source"] == "auto"
     run(scored)
