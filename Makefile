@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles a module when it is imported first. To compile all of them takes a minute, and half
+# Python compiles a module when it is first imported. To compile all of them takes a minute, and most
 # of them are never imported.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # The engines of docs/scale.md to test; one alone: make test-engines ENGINES=ray
