@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Python compiles a module when it is first imported. To compile all of them takes a minute, and most
 # of them are never imported.
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+INSTALL := python -m pip install --quiet --disable-pip-version-check --no-compile
 # The engines of docs/scale.md to test; one alone: make test-engines ENGINES=ray
 ENGINES ?= ray spark
 # The number of test processes. Each has one thread, so two occupy two cores.
@@ -87,11 +87,11 @@ $(VENV)/runtime.done: requirements.txt
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
 		sys.exit('Python %d.%d is not one of 3.10 to 3.13: make PYTHON=python3.12 ...' % v)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -r requirements.txt
+	$(BIN)/$(INSTALL) -r requirements.txt
 	touch $@
 
 $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
-	$(INSTALL) -r requirements-dev.txt
+	$(BIN)/$(INSTALL) -r requirements-dev.txt
 	touch $@
 
 # This environment also sees the packages of .venv: torch is not installed twice. DVC ignores it.
@@ -100,8 +100,7 @@ $(VENV)/dev.done: $(VENV)/runtime.done requirements-dev.txt
 	echo '*' > .venv-engines/.dvcignore
 	for packages in $(VENV)/lib/python*/site-packages; do \
 		echo "$(CURDIR)/$$packages" > ".venv-engines/$${packages#$(VENV)/}/shared.pth"; done
-	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check \
-		-c requirements-engines.txt $(PACKAGE_$*)
+	.venv-engines/bin/$(INSTALL) -c requirements-engines.txt $(PACKAGE_$*)
 	touch $@
 
 PACKAGE_ray := ray[data]
@@ -109,7 +108,7 @@ PACKAGE_spark := pyspark
 
 # Tried once: if it cannot be installed, lint goes on without it, unless REQUIRE_ACTIONLINT is set.
 $(VENV)/actionlint.done: $(VENV)/dev.done requirements-actionlint.txt
-	@$(INSTALL) -r requirements-actionlint.txt 2> $(VENV)/actionlint.log || true
+	@$(BIN)/$(INSTALL) -r requirements-actionlint.txt 2> $(VENV)/actionlint.log || true
 	@touch $@
 
 NO_ACTIONLINT := echo "warning: no actionlint, the workflow is not checked: see $(VENV)/actionlint.log" >&2; \

@@ -27,8 +27,8 @@ def output(*command: str) -> str:
         raise InputError(f"{command[0]}: no such program here") from None
     if done.returncode != 0:
         lines = done.stderr.strip().splitlines()
-        errors = [line for line in lines if not line.lower().startswith("warning")] or lines
-        reason = (errors or ["no reason given"])[0]
+        errors = [line for line in lines if not line.lower().startswith("warning")]
+        reason = [*errors, *lines, "no reason given"][0]
         raise InputError(f"{' '.join(command[-3:])}: {reason.removeprefix('ERROR: ')}")
     return done.stdout
 

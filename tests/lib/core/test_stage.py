@@ -373,9 +373,10 @@ def test_a_stage_keeps_less_for_each_shape_of_a_16_bit_product_than_pytorch_does
     assert int(in_a_stage.stdout) < 0.75 * int(alone.stdout)
 
 
-def test_a_user_may_say_how_much_is_kept_for_16_bit_products():
-    code = "import os\nfrom stages.lib.core import stage\nprint(os.environ['LRU_CACHE_CAPACITY'])"
-    assert python(code, LRU_CACHE_CAPACITY="7").stdout == "7\n"
+@pytest.mark.parametrize("name", ["LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
+def test_a_user_may_say_how_much_is_kept_for_16_bit_products(name):
+    code = f"import os\nfrom stages.lib.core import stage\nprint(os.environ['{name}'])"
+    assert python(code, **{name: "7"}).stdout == "7\n"
 
 
 # A stage that DVC runs, and that is half-way when something happens.
