@@ -1,5 +1,7 @@
 """Shared fixtures: a miniature DistilBERT, a few reviews, a project to run stages in."""
 
+import atexit
+import functools
 import gc
 import importlib
 import os
@@ -7,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -168,21 +171,7 @@ class Project:
     """A copy of the pipeline in its own directory, in which to run stages and DVC."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        for name in SOURCES:
-            source = ROOT / name
-            if source.is_dir():
-                ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "*.local")
-                shutil.copytree(source, path / name, ignore=ignored)
-            else:
-                shutil.copy(source, path / name)
-        (path / "metrics").mkdir()
-        # Start without seeds: those of the real data would not count here.
-        (path / "metrics/seeds.json").write_text('{"rows": []}\n')
-        self.git("init", "--quiet")
-        self.git("add", ".")
-        self.git("commit", "--quiet", "--message", "start")
+        self.path = shutil.copytree(_start(), path, symlinks=True, dirs_exist_ok=True)
 
     @classmethod
     def at(cls, path: Path) -> "Project":
@@ -232,6 +221,28 @@ class Project:
             yaml.dump(content, file)
 
 
+@functools.cache
+def _start() -> str:
+    """Return the directory of a project as it starts, which takes three commands of git to make."""
+    directory = tempfile.TemporaryDirectory(prefix="project")
+    atexit.register(directory.cleanup)
+    project = Project.at(Path(directory.name))
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "cache", "tmp", "*.local")
+            shutil.copytree(source, project.path / name, ignore=ignored)
+        else:
+            shutil.copy(source, project.path / name)
+    (project.path / "metrics").mkdir()
+    # Start without seeds: those of the real data would not count here.
+    (project.path / "metrics/seeds.json").write_text('{"rows": []}\n')
+    project.git("init", "--quiet")
+    project.git("add", ".")
+    project.git("commit", "--quiet", "--message", "start")
+    return directory.name
+
+
 def run_here(monkeypatch: pytest.MonkeyPatch, *stages: str) -> None:
     """Run stages in this process and working directory, which saves seconds of start-up."""
     declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -245,9 +256,19 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *stages: str) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take long first, so that no test process ends with one of them alone."""
-    quick = {ROOT / "tests/lib": 2, ROOT / "tests/lib/report": -1, ROOT / "tests/lib/sources": -1}
-    items.sort(key=lambda item: sum(quick.get(folder, 0) for folder in item.path.parents))
+    """Put the files that take long first, so that no test process ends with one of them alone.
+
+    While the first one makes `ran`, the second one does not wait for it.
+    """
+    tests = ROOT / "tests"
+    first = [tests / "test_add_a_method.py", tests / "test_own_data.py"]
+    quick = {tests / "lib": 2, tests / "lib/report": -1, tests / "lib/sources": -1}
+
+    def order(item: pytest.Item) -> tuple[int, int]:
+        place = first.index(item.path) if item.path in first else len(first)
+        return place, sum(quick.get(folder, 0) for folder in item.path.parents)
+
+    items.sort(key=order)
 
 
 def pytest_collection_finish() -> None:

@@ -49,7 +49,9 @@ class Hub:
         home().mkdir()
         self._server = listen()
         self._server.hub = self
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        # `close` waits for the next look at whether it should end.
+        serve = functools.partial(self._server.serve_forever, poll_interval=0.05)
+        threading.Thread(target=serve, daemon=True).start()
 
     @property
     def url(self) -> str:

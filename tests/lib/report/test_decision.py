@@ -42,7 +42,7 @@ def collected(file):
 def statements():
     """The statement of each file as a whole, of each seed alone, and of 200 other samples."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "DRAWS", 2_000)
+        patch.setattr(statistics, "DRAWS", 500)
         made = []
         for file in FILES:
             runs = collected(file)
