@@ -24,9 +24,9 @@ def main() -> None:
     import numpy as np
     from transformers import set_seed
 
-    from stages.lib.core import costs, manifest, outputs, predictions
-    from stages.lib.encoder import precision, processes
-    from stages.lib.training import checkpoints, classifier, head, trainer
+    from stages.lib.core import manifest
+    from stages.lib.encoder import processes
+    from stages.lib.training import classifier, head, results, trainer
     from stages.lib.vectors import features
 
     splits = {split: head.Vectors(*features.load(split)) for split in SPLITS}
@@ -51,32 +51,22 @@ def main() -> None:
     )
     if not processes.leave_group():
         return
-    predictions.write(
+    results.write(
         NAME,
-        data["labels"],
-        {
-            split: (
-                splits[split].labels,
-                classifier.probabilities(head.logits(module, splits[split])),
-            )
+        model,
+        data,
+        logits={
+            split: (splits[split].labels, head.logits(module, splits[split]))
             for split in ("validation", "test")
         },
-    )
-    trainable = classifier.parameters(module)["trainable"]
-    path = paths.MODELS / NAME
-    with outputs.replacing_directory(path) as directory:
-        classifier.save(model, directory, data)
-    costs.write(
-        NAME,
+        trained=module,
+        reviews=len(splits["train"]),
         seconds=seconds,
-        samples=len(splits["train"]) * p.finetune_head.epochs * passes,
-        size=path,
-        trainable=trainable,
-        total=classifier.parameters(model)["total"],
-        settings=p.finetune_head.model_dump() | {"passes_per_epoch": passes, "seed": p.seed},
-        **precision.describe("fp32"),
+        settings=p.finetune_head,
+        passes=passes,
+        seed=p.seed,
+        float_format="fp32",
     )
-    checkpoints.remove(NAME)
 
 
 if __name__ == "__main__":

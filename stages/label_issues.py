@@ -3,13 +3,14 @@
     python -m stages.label_issues
 
 The method is confident learning (Northcutt, Jiang and Chuang, 2021, "Confident Learning: Estimating
-Uncertainty in Dataset Labels", https://doi.org/10.1613/jair.1.12125) as cleanlab implements it: its
-`find_label_issues` with the filter "prune_by_noise_rate". A linear model that was not fitted on a
-review gives the probabilities of its labels (stages/lib/labels/crossvalidation.py, which says what
-this costs for many reviews). From them follows an estimate of how many reviews of each label should
-have each other label. So many are suspected, those with the largest margin between the two
-probabilities, unless their own label is the most probable one. The list is ranked by
-self-confidence, the probability of the given label, lowest first. Its texts are held in memory.
+Uncertainty in Dataset Labels", https://doi.org/10.1613/jair.1.12125) as implemented by cleanlab:
+its `find_label_issues` with the filter "prune_by_noise_rate". A linear model that was not fitted on
+a review gives the probabilities of its labels (stages/lib/labels/crossvalidation.py, which says
+what this costs for many reviews). These probabilities give an estimate of how many reviews with one
+label should have another one. That many are suspected: for each pair of labels, the reviews whose
+probability of the other label exceeds that of their own by most. A review whose own label is the
+most probable one is never suspected. The list is ranked by self-confidence, the probability of the
+given label, lowest first. Its texts are held in memory.
 
 reads    data/raw, data/features
 writes   data/label-issues.csv: row (in data/raw/train.parquet, counted from 1), text, label,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 METRICS = paths.METRICS / "label-issues.json"
 TRAIN = RAW / "train.parquet"
-# Precision is measured on the first suspects, so many of them, and on all.
+# Precision is measured on this many of the first suspects, and on all.
 FIRST = (50, 100, 200)
 
 

@@ -37,6 +37,9 @@ if not (sys.stderr.isatty() and IS_MAIN):
 # what is dropped is prepared again when it is needed. Both read their limit at the first product.
 os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "512")
+# Tensors of 2 MB or more are put on pages of that size, where Linux leaves the choice to programs:
+# fewer pages have to be found and filled. PyTorch reads this at the first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _OF_THE_MACHINE = {
     errno.ENOSPC,

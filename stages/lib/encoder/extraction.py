@@ -26,7 +26,7 @@ class Extractor:
     ) -> None:
         # What the device does not support is refused before the backbone is read.
         resolved = precision.resolve(asked)
-        self.tokens_per_batch = tokens_per_batch
+        self._directory, self.tokens_per_batch = directory, tokens_per_batch
         self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
         first_token.keep_first(self._model)
         self.cast(resolved)
@@ -56,8 +56,12 @@ class Extractor:
             multiple=precision.multiple(self.precision),
         )
         if not np.isfinite(cls).all():
+            advice = (
+                f"its weights in {self._directory} may be damaged"
+                if self.precision == "fp32"
+                else "set 'precision: fp32' in params.yaml"
+            )
             raise InputError(
-                f"[CLS] vectors are not finite in {self.precision}: "
-                "set 'precision: fp32' in params.yaml"
+                f"[CLS] vectors of the backbone are not finite in {self.precision}: {advice}"
             )
         return cls

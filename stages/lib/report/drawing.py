@@ -9,6 +9,9 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
@@ -96,7 +99,9 @@ def png(figure: Figure, path: Path) -> None:
             handles=handles, loc="outside lower center", ncols=names_a_row, frameon=False,
             columnspacing=1.2,
         )  # fmt: skip
-    canvas.savefig(path, dpi=120, metadata={"Software": None})
+    canvas.dpi = 120
+    _lay_out(FigureCanvasAgg(canvas))
+    canvas.savefig(path, metadata={"Software": None})
 
 
 def svgs(figure: Figure) -> list[str]:
@@ -127,6 +132,17 @@ def _handles(figure: Figure, ink: Ink) -> list[Line2D]:
     ]
 
 
+def _lay_out(backend: FigureCanvasBase) -> None:
+    """Lay a picture out for the backend that writes it.
+
+    savefig would do so too, but draw the whole picture once more for it.
+    """
+    engine = backend.figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(backend.figure)
+        backend.figure.set_layout_engine(None)
+
+
 def _plain(text: str) -> str:
     # matplotlib would typeset what is between two dollar signs as a formula.
     return text.replace("$", r"\$")
@@ -146,6 +162,8 @@ def _draw(ax: Axes, panel: Panel, ink: Ink) -> None:
 
 def _svg(canvas: Canvas, key: str) -> str:
     canvas.patch.set_alpha(0)
+    canvas.dpi = 72
+    _lay_out(FigureCanvasSVG(canvas))
     file = io.StringIO()
     canvas.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()

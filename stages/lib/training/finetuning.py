@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from transformers import PreTrainedModel, set_seed
 
-from stages.lib.core import costs, manifest, outputs, predictions
-from stages.lib.core.paths import BACKBONE, MODELS, SPLITS, TOKENIZED
+from stages.lib.core import manifest
+from stages.lib.core.paths import BACKBONE, SPLITS, TOKENIZED
 from stages.lib.encoder import first_token, inference, precision, processes, tokens
 from stages.lib.schema.params import Params, Training
-from stages.lib.training import checkpoints, classifier, dropout, narrow, parts, trainer
+from stages.lib.training import classifier, dropout, narrow, parts, results, trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -63,25 +63,20 @@ def run(
             ),
             split=partial(parts.split, multiple=multiple),
         )
-    results = {
-        # Predictions are computed in float32, as a user of the saved model would compute them.
-        split: (splits[split].labels, classifier.probabilities(logits(split)))
-        for split in ("validation", "test")
-    }
+    # Predictions are computed in float32, as a user of the saved model would compute them.
+    computed = {split: (splits[split].labels, logits(split)) for split in ("validation", "test")}
     if not processes.leave_group():
         return
-    predictions.write(name, data["labels"], results)
-    parameters = classifier.parameters(model)
-    path = MODELS / name
-    with outputs.replacing_directory(path) as directory:
-        classifier.save(model, directory, data)
-    costs.write(
+    results.write(
         name,
+        model,
+        data,
+        logits=computed,
+        trained=model,
+        reviews=len(splits["train"]),
         seconds=seconds,
-        samples=len(splits["train"]) * settings.epochs * passes,
-        size=path,
-        **parameters,
-        settings=settings.model_dump() | {"passes_per_epoch": passes, "seed": common.seed},
-        **precision.describe(float_format),
+        settings=settings,
+        passes=passes,
+        seed=common.seed,
+        float_format=float_format,
     )
-    checkpoints.remove(name)

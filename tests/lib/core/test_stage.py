@@ -342,7 +342,12 @@ def test_who_a_process_is_and_whether_it_shows_bars(tmp_path, terminal, environm
     assert (tmp_path / "told").read_text() == told
 
 
-NO_LIMIT = "import os\nos.environ.pop('LRU_CACHE_CAPACITY', None)\n"
+# This process may have the variables of a stage already.
+UNSET = """
+import os
+for name in ("LRU_CACHE_CAPACITY", "THP_MEM_ALLOC_ENABLE"):
+    os.environ.pop(name, None)
+"""
 KEPT = """
 import ctypes, torch
 
@@ -368,13 +373,36 @@ print(heap().uordblks - before)
     reason="only glibc tells of its heap; without such products in hardware, nothing is prepared",
 )
 def test_a_stage_keeps_less_for_each_shape_of_a_16_bit_product_than_pytorch_does():
-    alone = python(NO_LIMIT + KEPT)
-    in_a_stage = python(NO_LIMIT + "from stages.lib.core import stage\n" + KEPT)
+    alone = python(UNSET + KEPT)
+    in_a_stage = python(UNSET + "from stages.lib.core import stage\n" + KEPT)
     assert int(in_a_stage.stdout) < 0.75 * int(alone.stdout)
 
 
-@pytest.mark.parametrize("name", ["LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
-def test_a_user_may_say_how_much_is_kept_for_16_bit_products(name):
+# What Linux was told of the memory of a tensor: "hg" asks for large pages.
+ADVICE = """
+import torch
+tensor = torch.zeros(1 << 24)
+for line in open("/proc/self/smaps"):
+    first, _, rest = line.partition(" ")
+    if "-" in first:
+        low, high = (int(number, 16) for number in first.split("-"))
+    elif first == "VmFlags:" and low <= tensor.data_ptr() < high:
+        print("hg" in rest.split())
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="this system has one size"
+)
+def test_a_stage_asks_for_large_pages():
+    assert python(UNSET + ADVICE).stdout == "False\n"
+    assert python(UNSET + "from stages.lib.core import stage\n" + ADVICE).stdout == "True\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "THP_MEM_ALLOC_ENABLE"]
+)
+def test_what_a_user_has_set_of_memory_stays(name):
     code = f"import os\nfrom stages.lib.core import stage\nprint(os.environ['{name}'])"
     assert python(code, **{name: "7"}).stdout == "7\n"
 

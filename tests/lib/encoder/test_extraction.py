@@ -39,9 +39,16 @@ def test_a_backbone_that_is_cast_is_one_that_was_loaded_in_that_precision(miniat
     assert not np.array_equal(cast(IDS), exact)
 
 
-def test_vectors_that_are_not_finite_are_refused(miniature):
-    broken = Extractor(miniature, "fp32")
+@pytest.mark.parametrize(
+    ("precision", "advice"),
+    [
+        ("bf16", "set 'precision: fp32' in params.yaml"),
+        ("fp32", "its weights in .+ may be damaged"),
+    ],
+)
+def test_vectors_that_are_not_finite_are_refused(miniature, precision, advice):
+    broken = Extractor(miniature, precision)
     with torch.no_grad():
         broken._model.embeddings.word_embeddings.weight[9] = torch.nan
-    with pytest.raises(InputError, match="not finite in fp32: set 'precision: fp32'"):
+    with pytest.raises(InputError, match=f"not finite in {precision}: {advice}$"):
         broken(IDS)
