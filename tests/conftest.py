@@ -222,11 +222,13 @@ class Project:
 
 
 @functools.cache
-def _start() -> str:
+def _start() -> Path:
     """Return the directory of a project as it starts, which takes three commands of git to make."""
-    directory = tempfile.TemporaryDirectory(prefix="project")
+    directory = tempfile.TemporaryDirectory()
     atexit.register(directory.cleanup)
-    project = Project.at(Path(directory.name))
+    # Copies take over the permissions, which are narrow for what is temporary.
+    project = Project.at(Path(directory.name, "project"))
+    project.path.mkdir()
     for name in SOURCES:
         source = ROOT / name
         if source.is_dir():
@@ -240,7 +242,7 @@ def _start() -> str:
     project.git("init", "--quiet")
     project.git("add", ".")
     project.git("commit", "--quiet", "--message", "start")
-    return directory.name
+    return project.path
 
 
 def run_here(monkeypatch: pytest.MonkeyPatch, *stages: str) -> None:
