@@ -11,7 +11,7 @@ from stages.lib.core import manifest
 from stages.lib.core.paths import BACKBONE, SPLITS, TOKENIZED
 from stages.lib.encoder import first_token, inference, precision, processes, tokens
 from stages.lib.schema.params import Params, Training
-from stages.lib.training import classifier, dropout, narrow, parts, results, trainer
+from stages.lib.training import classifier, dropout, embeddings, narrow, parts, results, trainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -36,6 +36,7 @@ def run(
     model = adapt(classifier.create(data["labels"]))
     first_token.keep_first(model)
     dropout.make_cheap(model)
+    embeddings.keep_gradient(model)
     multiple = precision.multiple(float_format)
 
     def logits(split: str, multiple: int = 1) -> np.ndarray:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from stages.lib.core import costs
 from stages.lib.encoder import first_token, precision, tokens
-from stages.lib.training import dropout, parts
+from stages.lib.training import dropout, embeddings, parts
 from stages.lib.training.parts import Batch
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class TrainingSteps:
         model.to(self.device).train()  # type: ignore[arg-type]
         first_token.keep_first(model)
         dropout.make_cheap(model)
+        embeddings.keep_gradient(model)
         self.model, self.float_format = model, float_format
         self.trained = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=1e-5, fused=True)
