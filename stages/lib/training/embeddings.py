@@ -5,13 +5,16 @@ that a batch has. For BERT's 30,522 words, this takes a tenth of a step. Here, o
 last step are set to zero. The gradients are the same to the last bit.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from stages.lib.encoder import precision, processes
+from stages.lib.encoder import processes
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 class _LookedUp(torch.autograd.Function):
@@ -66,12 +69,13 @@ class Embedding(nn.Embedding):
         return self._gradient
 
 
-def keep_gradient(model: PreTrainedModel) -> None:
+def keep_gradient(model: "PreTrainedModel | PeftModel") -> None:
     """Use this module's embedding for the words of `model`, in place, on a CPU.
 
     Several processes average gradients, which they have to get from PyTorch.
     """
     table = model.get_input_embeddings()
-    alone = processes.state().num_processes == 1
-    if precision.device().type == "cpu" and alone and type(table) is nn.Embedding:
+    here = processes.state()
+    alone = here.device.type == "cpu" and here.num_processes == 1
+    if alone and type(table) is nn.Embedding:
         table.__class__ = Embedding

@@ -38,10 +38,15 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
     layers = [module for module in model.modules() if hasattr(module, "lora_variant")]
     # DoRA divides by the norm of a frozen weight, which should stay exact.
     exact = {layer.base_layer for layer in layers if layer.lora_variant}
+    linear = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Linear) and not module.weight.requires_grad
+    ]
     frozen = [
         parameter
-        for module in model.modules()
-        if isinstance(module, nn.Linear) and module not in exact
+        for module in linear
+        if module not in exact
         for parameter in module.parameters()
         if not parameter.requires_grad
     ]
@@ -50,6 +55,12 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
         module.register_forward_hook(lambda *given: given[-1].to(torch.bfloat16))
         for name, module in model.named_modules()
         if name.rpartition(".")[2] == "embeddings"
+    ]
+    # To multiply a view, such as that of the first tokens, by a frozen weight, PyTorch would copy
+    # the weight once per review.
+    hooks += [
+        module.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
+        for module in linear
     ]
     for parameter in frozen:
         parameter.data = parameter.data.to(torch.bfloat16)

@@ -5,9 +5,12 @@ import sys
 import psutil
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForSequenceClassification
 
 from stages import lora
+from stages.lib.encoder import first_token
 from stages.lib.schema import params
 from stages.lib.training import dropout, narrow, steps
 
@@ -106,6 +109,29 @@ def test_fewer_bytes_are_saved_for_the_backward_pass(miniature):
     before = saved()
     with narrow.narrowed(model, "bf16"):
         assert saved() < 0.8 * before
+
+
+class Shapes(TorchDispatchMode):
+    """The shapes of all tensors that are computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        self.found |= {tensor.shape for tensor in tree_leaves(result) if torch.is_tensor(tensor)}
+        return result
+
+
+def test_no_frozen_weight_is_copied_for_each_review(miniature):
+    model = adapted(miniature)
+    first_token.keep_first(model)
+    dim = model.config.dim
+    with narrow.narrowed(model, "bf16"), Shapes() as shapes:
+        loss(model).backward()
+    assert (2, 1, dim) in shapes.found
+    assert (2, dim, dim) not in shapes.found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the C library may keep what is freed")
