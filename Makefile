@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Python compiles a module when it is first imported. To compile all of them takes a minute, and most
-# of them are never imported.
-INSTALL := python -m pip install --quiet --disable-pip-version-check --no-compile
+# of them are never imported. But where Python may not keep what it compiles, every start would
+# compile it again, which takes eight seconds a stage.
+INSTALL := python -m pip install --quiet --disable-pip-version-check \
+  $(if $(PYTHONDONTWRITEBYTECODE),,--no-compile)
 # The engines of docs/scale.md to test; one alone: make test-engines ENGINES=ray
 ENGINES ?= ray spark
 # The number of test processes. Each has one thread, so two occupy two cores.

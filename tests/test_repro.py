@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 
 import pytest
 from conftest import ROOT
@@ -237,6 +238,16 @@ def test_reviews_of_the_users_own_are_read_where_they_are_unless_copied(ran, tmp
         apart.set_params(copy.path, dataset__subset=64)
     assert copy.read("params.yaml")["dataset"]["path"] == str(project.path / "own")
     assert copy.read("params.yaml")["dataset"]["subset"] == 64
+
+
+@pytest.mark.parametrize("value", ["", "1"])
+def test_modules_are_compiled_in_advance_where_python_may_not_keep_them(value):
+    """Otherwise every stage would compile them again."""
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": value}
+    command = ("make", "--dry-run", "--always-make", "setup")
+    printed = subprocess.check_output(command, cwd=ROOT, env=environment, text=True)
+    (install,) = (line for line in printed.splitlines() if "-r requirements.txt" in line)
+    assert ("--no-compile" in install) is (not value)
 
 
 def test_make_calls_them():

@@ -39,7 +39,7 @@ class Embedding(nn.Embedding):
 
     _gradient: torch.Tensor | None = None
     # The rows of `_gradient` that are not zero.
-    _rows: list[torch.Tensor]
+    _rows: tuple[torch.Tensor, ...] = ()
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not (self.weight.requires_grad and torch.is_grad_enabled()):
@@ -57,7 +57,7 @@ class Embedding(nn.Embedding):
         if self.padding_idx is not None:
             added[rows == self.padding_idx] = 0
         self.weight.grad.index_add_(0, rows, added)
-        self._rows.append(rows)
+        self._rows += (rows,)
 
     def _zeros(self) -> torch.Tensor:
         if self._gradient is None:
@@ -65,7 +65,7 @@ class Embedding(nn.Embedding):
         else:
             for rows in self._rows:
                 self._gradient[rows] = 0
-        self._rows = []
+        self._rows = ()
         return self._gradient
 
 
