@@ -25,11 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModel
 
 from stages import lora
 from stages.lib.core import declarations, manifest, paths
-from stages.lib.encoder import batches, first_token, precision, tokens
+from stages.lib.encoder import batches, precision, tokens
+from stages.lib.encoder.extraction import Extractor
 from stages.lib.schema import params
 from stages.lib.training import classifier, narrow
 from stages.lib.training.parts import Batch
@@ -157,15 +157,13 @@ def padded(split: tokens.Tokens, sampler: Iterable[list[int]], multiple: int) ->
 @contextmanager
 def extraction(split: tokens.Tokens, float_format: str, tokens_per_batch: int) -> Iterator[Work]:
     """Yield a step of extraction, and batches that represent the split."""
-    model = AutoModel.from_pretrained(paths.BACKBONE).eval()
-    first_token.keep_first(model)
-    model.to(precision.device(), precision.DTYPES[float_format])
+    extractor = Extractor(paths.BACKBONE, float_format)
     multiple = precision.multiple(float_format)
     budget = batches.TokenBudget(batches.widths(split.lengths, multiple), tokens_per_batch)
 
     @torch.inference_mode()
     def extract(batch: Batch) -> None:
-        model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        extractor.states(batch["input_ids"], batch["attention_mask"])
 
     yield extract, padded(split, budget.batches, multiple)
 

@@ -4,6 +4,7 @@ distributed engines that run it over files on many machines."""
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 
 from stages.lib.core.errors import InputError
@@ -29,6 +30,7 @@ class Extractor:
         self._directory, self.tokens_per_batch = directory, tokens_per_batch
         self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
         first_token.keep_first(self._model)
+        self._attention = self._model.config._attn_implementation
         self.cast(resolved)
 
     def cast(self, asked: str) -> None:
@@ -39,6 +41,20 @@ class Extractor:
         self.precision = precision.resolve(asked)
         # What transformers wraps `to` in hides its arguments' types.
         self._model.to(precision.device(), precision.DTYPES[self.precision])  # type: ignore[arg-type]
+        # In bf16 on a CPU, PyTorch's kernel takes longer than products and a softmax, except for
+        # texts of hundreds of tokens (bench/notes.md).
+        eager = self.precision == "bf16" and precision.device().type == "cpu"
+        self._model.set_attn_implementation("eager" if eager else self._attention)
+
+    def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Compute the first token's last hidden states, [batch, dim], of a batch [batch, tokens].
+
+        The inputs are int64, and on this process's device.
+        """
+        hidden: torch.Tensor = self._model(
+            input_ids=input_ids, attention_mask=attention_mask
+        ).last_hidden_state
+        return hidden[:, 0]
 
     def __call__(self, rows: batches.Reviews, progress: tqdm | None = None) -> np.ndarray:
         """Compute the [CLS] vectors, float32 [reviews, dim].
@@ -47,7 +63,7 @@ class Extractor:
         is not finite.
         """
         cls = inference.run(
-            lambda **batch: self._model(**batch).last_hidden_state[:, 0],
+            self.states,
             rows,
             pad_token_id=self._pad_token_id,
             tokens_per_batch=self.tokens_per_batch,

@@ -39,6 +39,28 @@ def test_a_backbone_that_is_cast_is_one_that_was_loaded_in_that_precision(miniat
     assert not np.array_equal(cast(IDS), exact)
 
 
+def test_pytorchs_attention_is_used_where_it_is_quicker(miniature, monkeypatch):
+    calls = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return attend(*args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    extractor = Extractor(miniature, "fp32", tokens_per_batch=24)
+    found = {}
+    for name in ("fp32", "bf16", "fp32 again"):
+        extractor.cast(name.partition(" ")[0])
+        calls.clear()
+        found[name] = extractor(IDS)
+        assert bool(calls) == (name != "bf16")
+    # Padding is left out; attending to it would move a vector by 0.03.
+    extractor.cast("bf16")
+    alone = np.concatenate([extractor([ids]) for ids in IDS])
+    assert np.abs(found["bf16"] - alone).max() < 0.02
+
+
 @pytest.mark.parametrize(
     ("precision", "advice"),
     [
