@@ -1,6 +1,6 @@
 """Benchmark the stages against the tutorials' way: make bench.
 
-    python -m bench [--rounds 3] [--reviews 1024] [--only SECTION ...] [--compare]
+    python -m bench [--rounds 1] [--reviews 1024] [--only SECTION ...] [--compare]
 
 Each comparison runs our stage and then what a user would write instead (bench/theirs.py), `rounds`
 times, on the same reviews with the same batch size and epochs, each in its own process. Writes
@@ -38,8 +38,11 @@ SECTIONS = {
     "base": "the comparisons of embedded, with DistilBERT-base's shapes and random weights",
     "dag": "dvc repro of all models against the sum of the tutorials' way",
     "roofline": "FLOP/s relative to those of a matrix product",
+    "stages": "whole training stages relative to their bare steps",
     "precision": "the matrix product in each precision, and whether auto is right",
-    "growth": "time and memory at ten times the data",
+    "growth": "time and memory of the stages before training at ten times the data",
+    "growth-full": "the same of full fine-tuning",
+    "growth-lora": "the same of LoRA",
     "memory": "peak memory by stage and precision",
     "corpus": "time and memory of the stages before the networks at 50,000 and 1,000,000 reviews",
     "cache": "DVC's hashing, copies and links of a gigabyte",
@@ -53,12 +56,12 @@ ASKED = ("repro",)
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument(
         "--reviews",
         type=int,
         default=1024,
-        help="training reviews (all, roofline, sizes and repro use every review)",
+        help="training reviews (all, roofline, stages, sizes and repro use every review)",
     )
     parser.add_argument("--only", nargs="+", choices=SECTIONS)
     parser.add_argument("--compare", action="store_true", help="say what fell by more than 10%%")
@@ -83,6 +86,7 @@ def main() -> None:
     alone: dict[str, Callable[[], dict[str, Any]]] = {
         "corpus": lambda: corpus.measure(WORK),
         "precision": compare.products,
+        "stages": lambda: compare.stages(tokenized("embedded")),
         "repro": lambda: compare.repro(
             project.Project(
                 WORK / "repro", project.ROOT / "data/raw", backbone("embedded"), min_steps=None
@@ -156,23 +160,24 @@ def run(section: str, rounds: int, reviews: int) -> dict[str, Any]:
         # DistilBERT-base computes four times as much per token, and with random weights the scores
         # mean nothing, so fewer training and test reviews are used.
         small = section == "base"
-        size = reviews // 4 if small else reviews
+        size = reviews * 3 // 16 if small else reviews
         splits = {"train": size, "validation": min(256, size), "test": size if small else 512}
         data = project.sample(WORK / f"reviews-{section}", splits)
         there = project.Project(WORK / section, data, backbone("base" if small else "embedded"))
         measure = compare.dag if section == "dag" else compare.sides
         return measure(there, rounds)
-    if section == "growth":
+    if section in compare.GROWING:
         # Use more reviews than a pool of batches holds; otherwise the longest batch, which sets the
         # peak memory, would be shorter at x1.
         reviews = max(reviews, 2048)
     splits = {"train": reviews, "validation": min(256, reviews), "test": min(256, reviews)}
     data = project.sample(WORK / "reviews", splits)
-    if section == "growth":
+    if section in compare.GROWING:
         large = project.sample(WORK / "reviews-x10", splits, times=10)
         return compare.growth(
             project.Project(WORK / "x1", data, embedded),
             project.Project(WORK / "x10", large, embedded),
+            compare.GROWING[section],
         )
     there = project.Project(WORK / section, data, embedded)
     if section == "nothing":

@@ -28,6 +28,11 @@ TITLES = {
     "all": "on all reviews, for stages too quick to time on a part",
     "base": "on DistilBERT-base's shapes",
 }
+GROWTH = {
+    "growth": "stages before training",
+    "growth-full": "full fine-tuning",
+    "growth-lora": "LoRA",
+}
 SHAPES = {"embedded": "the backbone of data/backbone", "base": "DistilBERT-base's shapes"}
 
 # A section of each machine that has it, by the machine's letter.
@@ -52,8 +57,9 @@ def write(machines: dict[str, Any]) -> str:
         "base": _sides,
         "dag": _dag,
         "roofline": _roofline,
+        "stages": _stages,
         "precision": _precision,
-        "growth": _growth,
+        **dict.fromkeys(GROWTH, _growth),
         "memory": _memory,
         "corpus": _corpus,
         "cache": _cache,
@@ -207,6 +213,30 @@ are padding. The matrix products, and the batches of the steps:
 {_table(sections, 3, rows)}"""
 
 
+def _stages(_: str, sections: Sections) -> str:
+    def rows(section: dict[str, Any]) -> list[dict[str, Any]]:
+        return [
+            {
+                "stage": name,
+                "target": "92%",
+                "bare steps, reviews/s": f"{speeds['bare']:,.0f}",
+                "stage, reviews/s": f"{speeds['whole']:,.0f}",
+                "share": _percent(speeds["share"]),
+            }
+            for name, speeds in section["stages"].items()
+        ]
+
+    measured = ", ".join(f"{letter} {section['date']}" for letter, section in sections.items())
+    return f"""\
+## Training stages and their bare steps
+
+A stage trains for one epoch on all reviews, with collation, logging, evaluation, checkpoints, and \
+in bf16 on a CPU the preparation of each new shape. Its steps, those of the roofline, are measured \
+before and after it. Measured: {measured}.
+
+{_table(sections, 2, rows)}"""
+
+
 def _precision(_: str, sections: Sections) -> str:
     def say(section: dict[str, Any]) -> str:
         speeds = ", ".join(
@@ -223,7 +253,7 @@ A large matrix product in each precision between which `precision: auto` chooses
 {_each(sections, say)}"""
 
 
-def _growth(_: str, sections: Sections) -> str:
+def _growth(name: str, sections: Sections) -> str:
     def rows(section: dict[str, Any]) -> list[dict[str, Any]]:
         return [
             {
@@ -239,11 +269,11 @@ def _growth(_: str, sections: Sections) -> str:
         ]
 
     return f"""\
-## Growth
+## Growth of {GROWTH[name]}
 
 The data are training reviews (x1), and ten times as many (x10: repeated, with two words swapped). \
 Targets: time ratio at most 10.5; memory ratio at most 1.2 (tokenize, extract-cls-features) or 1.1 \
-(training).
+(the others).
 
 {_each(sections, lambda section: f"{section['reviews']:,} training reviews")}
 

@@ -1,6 +1,7 @@
 """Measure the FLOP/s of extraction and training steps relative to those of a matrix product.
 
-    python -m bench.roofline {fp32,bf16,fp16} [--products bf16] [--profile]
+    python -m bench.roofline {fp32,bf16,fp16} [--only STEP ...] [--batches 6] [--products bf16]
+                             [--profile]
 
 Run it in a project with data/tokenized and data/backbone. The steps run the code of the
 stages; FLOPs are counted by PyTorch's own counter and include padding. `useful` is the share of
@@ -35,7 +36,8 @@ from stages.lib.training import classifier, narrow
 from stages.lib.training.parts import Batch
 from stages.lib.training.steps import TrainingSteps
 
-STEPS = 6
+NAMES = ("extraction", "full", "lora")
+BATCHES = 6
 ROUNDS = 3
 
 # The type of what is measured: a step, and the batches to take it on.
@@ -135,19 +137,23 @@ def in_turns(
     return statistics.median(peaks), flops / seconds
 
 
-def of_all_lengths(batches: Iterable[list[int]], lengths: np.ndarray) -> list[list[int]]:
-    """Choose STEPS representative batches.
+def of_all_lengths(
+    batches: Iterable[list[int]], lengths: np.ndarray, count: int = BATCHES
+) -> list[list[int]]:
+    """Choose `count` representative batches.
 
-    The batches are sorted by their longest review and divided into STEPS parts of equal size; the
+    The batches are sorted by their longest review and divided into `count` parts of equal size; the
     middle one of each part is taken.
     """
     ordered = sorted(batches, key=lambda rows: lengths[rows].max())
-    return [ordered[int((part + 0.5) * len(ordered) / STEPS)] for part in range(STEPS)]
+    return [ordered[int((part + 0.5) * len(ordered) / count)] for part in range(count)]
 
 
-def padded(split: tokens.Tokens, sampler: Iterable[list[int]], multiple: int) -> list[Batch]:
+def padded(
+    split: tokens.Tokens, sampler: Iterable[list[int]], multiple: int, count: int = BATCHES
+) -> list[Batch]:
     collate = tokens.Collator(0, multiple, int(split.lengths.max()))
-    chosen = of_all_lengths(sampler, split.lengths)
+    chosen = of_all_lengths(sampler, split.lengths, count)
     return [
         {name: tensor.to(precision.device()) for name, tensor in batch.items()}
         for batch in (collate([split[row] for row in rows]) for rows in chosen)
@@ -155,8 +161,10 @@ def padded(split: tokens.Tokens, sampler: Iterable[list[int]], multiple: int) ->
 
 
 @contextmanager
-def extraction(split: tokens.Tokens, float_format: str, tokens_per_batch: int) -> Iterator[Work]:
-    """Yield a step of extraction, and batches that represent the split."""
+def extraction(
+    split: tokens.Tokens, float_format: str, tokens_per_batch: int, count: int = BATCHES
+) -> Iterator[Work]:
+    """Yield a step of extraction, and `count` batches that represent the split."""
     extractor = Extractor(paths.BACKBONE, float_format)
     multiple = precision.multiple(float_format)
     budget = batches.TokenBudget(batches.widths(split.lengths, multiple), tokens_per_batch)
@@ -165,14 +173,19 @@ def extraction(split: tokens.Tokens, float_format: str, tokens_per_batch: int) -
     def extract(batch: Batch) -> None:
         extractor.states(batch["input_ids"], batch["attention_mask"])
 
-    yield extract, padded(split, budget.batches, multiple)
+    yield extract, padded(split, budget.batches, multiple, count)
 
 
 @contextmanager
 def training(
-    name: str, split: tokens.Tokens, settings: params.Params, float_format: str, batch_size: int
+    name: str,
+    split: tokens.Tokens,
+    settings: params.Params,
+    float_format: str,
+    batch_size: int,
+    count: int = BATCHES,
 ) -> Iterator[Work]:
-    """Yield a training step of `full` or `lora`, and batches that represent an epoch."""
+    """Yield a training step of `full` or `lora`, and `count` batches that represent an epoch."""
     torch.manual_seed(0)
     model = classifier.create(manifest.read(paths.TOKENIZED)["labels"])
     if name == "lora":
@@ -180,7 +193,7 @@ def training(
     steps = TrainingSteps(model, float_format)
     sampler = batches.LengthGrouped(split.lengths, batch_size, seed=0)
     with narrow.narrowed(model, float_format):
-        yield steps.take, padded(split, sampler, precision.multiple(float_format))
+        yield steps.take, padded(split, sampler, precision.multiple(float_format), count)
 
 
 def main() -> None:
@@ -188,6 +201,8 @@ def main() -> None:
         prog="python -m bench.roofline", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("float_format", choices=precision.DTYPES)
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    parser.add_argument("--batches", type=int, default=BATCHES, help="how many, of all lengths")
     parser.add_argument("--products", choices=["bf16"], help="round inputs of fp32 products")
     parser.add_argument("--profile", action="store_true", help="show where steps spend their time")
     args = parser.parse_args()
@@ -197,13 +212,15 @@ def main() -> None:
     settings = params.parse(declarations.read_yaml(params.PATH))
     budget, size = settings.extract_cls_features.tokens_per_batch, settings.lora.batch_size
     steps = {
-        "extraction": extraction(split, args.float_format, budget),
-        "full": training("full", split, settings, args.float_format, size),
-        "lora": training("lora", split, settings, args.float_format, size),
+        "extraction": extraction(split, args.float_format, budget, args.batches),
+        **{
+            name: training(name, split, settings, args.float_format, size, args.batches)
+            for name in ("full", "lora")
+        },
     }
     results = {}
-    for name, work in steps.items():
-        with work as (step, data):
+    for name in args.only:
+        with steps[name] as (step, data):
             results[name] = achieved(step, data, precision.DTYPES[args.float_format], args.profile)
     print(
         json.dumps(

@@ -268,7 +268,7 @@ def test_auto_is_right_if_its_product_is_the_faster(monkeypatch, bf16, right):
 
 def test_the_batches_of_the_roofline_stand_for_all():
     """From four batches for each step, sorted by their longest review, one of the middle two."""
-    size = 4 * roofs.STEPS
+    size = 4 * roofs.BATCHES
     lengths = np.arange(size, 0, -1)
     batches = [[row] for row in range(size)]
     chosen = [lengths[row] for (row,) in roofs.of_all_lengths(batches, lengths)]
@@ -292,6 +292,94 @@ def test_a_machine_that_slows_down_changes_no_share(monkeypatch):
     # A product of two 10 x 10 matrices has 2,000 floating-point operations.
     assert found == roofs.Achieved(1_000, 5_000, 0.2, 1_000, 0.75)
     assert order == ["product", "step"] * 6
+
+
+@pytest.mark.parametrize("asked", [["lora"], ["extraction", "full"]])
+def test_the_steps_that_are_asked_for_are_measured(ran, asked, monkeypatch, capsys):
+    monkeypatch.chdir(ran.path)
+    monkeypatch.setattr(roofs, "matmul_peak", lambda *_: 1e9)
+    taken, achieved = [], roofs.achieved
+
+    def spy(step, data, *rest):
+        taken.append(len(data))
+        return achieved(step, data, *rest)
+
+    monkeypatch.setattr(roofs, "achieved", spy)
+    arguments = ["bench.roofline", "fp32", "--batches", "2", "--only", *asked]
+    monkeypatch.setattr(sys, "argv", arguments)
+    roofs.main()
+    found = json.loads(capsys.readouterr().out)
+    assert taken == [2] * len(asked)
+    for figure in ("shares", "useful", "flops_per_review", "reviews_per_second"):
+        assert list(found[figure]) == asked
+
+
+class Stages:
+    """A project in which a stage trains on 90 reviews/s, and a machine that becomes slower."""
+
+    def __init__(self):
+        self.done, self.bare = [], iter([130.0, 110.0, 90.0, 90.0])
+
+    def set(self, section, **values):
+        self.done.append((section, values))
+
+    def module(self, name, *arguments):
+        self.done.append((name, *arguments))
+        step = arguments[-3] if name == "bench.roofline" else ""
+        speed = next(self.bare) if name == "bench.roofline" else 0
+        speeds = json.dumps({"reviews_per_second": {step: speed}})
+        return project.Run(1.0, 200.0, f"a warning\n{speeds}\n")
+
+    def read(self, path):
+        assert path.startswith("metrics/costs/")
+        return {"samples_per_second": 90.0}
+
+
+def test_a_stage_is_compared_with_its_bare_steps_before_and_after_it(monkeypatch):
+    monkeypatch.setattr(compare.precision, "resolve", lambda _: "bf16")
+    there = Stages()
+    section = compare.stages(there)
+    assert section["stages"] == {
+        "finetune-full": {"bare": 120.0, "whole": 90.0, "share": 0.75},
+        "lora": {"bare": 90.0, "whole": 90.0, "share": 1.0},
+    }
+    bare = ("bench.roofline", "bf16", "--only", "lora", "--batches", "12")
+    assert there.done[-4:] == [("lora", {"epochs": 1}), bare, ("stages.lora", "lora"), bare]
+    found = cells(markdown.write({"x": {"machine": MACHINE, "stages": section | {"date": "d"}}}))
+    assert ["finetune-full", "92%", "120", "90", "75%"] in found
+
+
+@pytest.mark.parametrize(("section", "measured"), compare.GROWING.items())
+def test_each_part_of_growth_measures_its_own_stages(monkeypatch, section, measured):
+    """At ten times the data, these take eight times as long and twice the memory."""
+
+    class Sized(Stages):
+        def __init__(self, times):
+            super().__init__()
+            self.times = times
+
+        def module(self, name, *arguments):
+            self.done.append(name)
+            return project.Run(1.0, 100.0 * self.times / 5, "")
+
+        def read(self, path):
+            if path == "metrics/download.json":
+                return {"train": {"reviews": 2048}}
+            return {"seconds": 0.8 * self.times}
+
+    one, ten = Sized(5), Sized(10)
+    monkeypatch.setattr(compare, "work", lambda there, name: {"seconds": 0.1 * there.times**3})
+    found = compare.growth(one, ten, measured)
+    assert list(found["stages"]) == list(measured)
+    assert {row["memory_mb_ratio"] for row in found["stages"].values()} == {2.0}
+    assert {row["seconds_ratio"] for row in found["stages"].values()} == {8.0}
+    # A stage that trains needs tokens, whether or not their growth is measured.
+    assert [name for name in one.done if str(name).startswith("stages.")][:2] == [
+        "stages.download", "stages.tokenize"
+    ]  # fmt: skip
+    text = markdown.write({"x": {"machine": MACHINE, section: found | {"date": "d"}}})
+    assert text.count("## Growth of") == 1
+    assert [row[0] for row in cells(text) if row[-1] == "2.00"] == list(measured)
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -338,12 +426,14 @@ def test_a_plan_takes_the_rates_of_a_machine_of_the_benchmark(tmp_path, monkeypa
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_retraining_is_timed_only_when_it_is_asked_for(bench, monkeypatch, asked):
     measured = []
-    for module, name in ((compare, "products"), (corpus, "measure"), (compare, "repro")):
+    alone = ((compare, "products"), (compare, "stages"), (corpus, "measure"), (compare, "repro"))
+    monkeypatch.setattr(main, "tokenized", lambda _: None)
+    for module, name in alone:
         monkeypatch.setattr(module, name, lambda *_, name=name: measured.append(name) or {})
     monkeypatch.setattr(project, "Project", lambda *_, **__: None)
     monkeypatch.setattr(markdown, "write", str)
     bench(0.5, *(["--only", "repro"] if asked else []))
-    assert measured == (["repro"] if asked else ["products", "measure"])
+    assert measured == (["repro"] if asked else ["stages", "products", "measure"])
 
 
 def test_steps_are_measured_at_each_size(ran, monkeypatch, capsys):
