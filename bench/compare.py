@@ -13,9 +13,10 @@ import torch
 from scipy.stats import binomtest
 from tqdm import tqdm
 
-from bench.project import Project, Run
+from bench.project import ROOT, Project, Run
 from stages.lib.encoder import precision
 from stages.lib.models import registry
+from stages.lib.report import seeds
 
 TRAINED = ("finetune-head", "finetune-full", "lora")
 SCRIPTS = {
@@ -35,6 +36,8 @@ PAIRS = (
     ("finetune-full", "full"),
     ("lora", "lora"),
 )
+# Pairs that are compared by their scores. What the head learns is in the section "all".
+LEARNING = (("finetune-full", "full"), ("lora", "lora"))
 # The stages whose growth each section measures.
 GROWING = {
     "growth": ("tokenize", "extract-cls-features", "finetune-head"),
@@ -134,6 +137,32 @@ def _reference(
     """Run a reference, and add the seconds of the whole process to its results."""
     done = project.module("bench.theirs", name, stdin=json.dumps(settings[name] | {"seed": seed}))
     return json.loads(done.stdout.splitlines()[-1]) | {"process": done.seconds}
+
+
+def scores(project: Project, rounds: int, before: dict[str, Any]) -> dict[str, Any]:
+    """Collect test accuracies on all reviews, with the committed epochs, by seed.
+
+    Ours are those of the last run and of metrics/seeds.json. The references are trained with
+    `rounds` seeds more than in `before`, the section of an earlier run.
+    """
+    settings = _settings(project)
+    collected = seeds.read(ROOT / "metrics/seeds.json")
+    most = max(run.train for run in collected)
+    models: dict[str, dict[str, list[float]]] = {}
+    for name, reference in LEARNING:
+        last = json.loads((ROOT / f"metrics/{name}.json").read_text(encoding="utf-8"))
+        others = [run for run in collected if (run.model, run.train) == (name, most)]
+        known = before.get("models", {}).get(name, {}).get("theirs", [])
+        more = range(len(known), len(known) + rounds)
+        runs = [
+            _reference(project, reference, settings, seed)
+            for seed in tqdm(more, desc=reference, unit="seed")
+        ]
+        models[name] = {
+            "ours": [last["test"]["accuracy"], *(run.scores["test"]["accuracy"] for run in others)],
+            "theirs": [*known, *(round(run["accuracy"], 6) for run in runs)],
+        }
+    return {"models": models}
 
 
 def dag(project: Project, rounds: int) -> dict[str, Any]:

@@ -176,6 +176,15 @@ def extraction(
     yield extract, padded(split, budget.batches, multiple, count)
 
 
+def training_steps(name: str, settings: params.Params, float_format: str) -> TrainingSteps:
+    """Create a model and its training steps, `full` or `lora`."""
+    torch.manual_seed(0)
+    model = classifier.create(manifest.read(paths.TOKENIZED)["labels"])
+    if name == "lora":
+        model = lora.adapt(model, settings.lora)
+    return TrainingSteps(model, float_format)
+
+
 @contextmanager
 def training(
     name: str,
@@ -186,13 +195,9 @@ def training(
     count: int = BATCHES,
 ) -> Iterator[Work]:
     """Yield a training step of `full` or `lora`, and `count` batches that represent an epoch."""
-    torch.manual_seed(0)
-    model = classifier.create(manifest.read(paths.TOKENIZED)["labels"])
-    if name == "lora":
-        model = lora.adapt(model, settings.lora)
-    steps = TrainingSteps(model, float_format)
+    steps = training_steps(name, settings, float_format)
     sampler = batches.LengthGrouped(split.lengths, batch_size, seed=0)
-    with narrow.narrowed(model, float_format):
+    with narrow.narrowed(steps.model, float_format):
         yield steps.take, padded(split, sampler, precision.multiple(float_format), count)
 
 

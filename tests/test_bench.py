@@ -14,9 +14,10 @@ import torch
 from conftest import write_reviews
 
 from bench import __main__ as main
-from bench import compare, corpus, markdown, plan, project, sizes
+from bench import compare, corpus, markdown, plan, project, saved, sizes
 from bench import roofline as roofs
 from stages.lib.core import declarations
+from stages.lib.report import seeds
 from stages.lib.training import parts
 
 MACHINE = {"device": "x", "threads": 2, "precision": "fp32", "torch": "2", "python": "3"}
@@ -127,7 +128,7 @@ def row(ours, theirs):
     return {"ours": "lora", "theirs": "lora", "ratio": timed} | figures | accuracies
 
 
-def report(*rows):
+def report(*rows, name="all"):
     section = {
         "rows": list(rows),
         "head_with_extraction": 3.0,
@@ -137,7 +138,7 @@ def report(*rows):
         "test": 1000,
         "date": "2026-01-01",
     }
-    return markdown.write({"x, fp32": {"machine": MACHINE, "embedded": section}})
+    return markdown.write({"x, fp32": {"machine": MACHINE, name: section}})
 
 
 def test_accuracies_agree_where_the_interval_of_their_difference_contains_zero():
@@ -146,6 +147,64 @@ def test_accuracies_agree_where_the_interval_of_their_difference_contains_zero()
     assert "0.810 / 0.700, differ" in report(row(0.81, 0.70))
     # Their own intervals overlap.
     assert "0.800 / 0.840, differ" in report(row(0.80, 0.84))
+
+
+@pytest.mark.parametrize("name", ["embedded", "base"])
+def test_models_that_have_hardly_learned_are_not_compared_by_accuracy(name):
+    text = report(row(0.80, 0.84), name=name)
+    assert "2.0 (1.0 to 3.0)" in text
+    assert "accurac" not in text.partition("## Side by side")[2].partition("The following")[0]
+
+
+@pytest.fixture
+def committed(tmp_path, monkeypatch):
+    """The committed accuracies, of seed 0 and of a collected one, in the place of bench.compare."""
+    monkeypatch.setattr(compare, "ROOT", tmp_path)
+    (tmp_path / "metrics").mkdir()
+    right = {split: np.array([True] * 3 + [False]) for split in ("validation", "test")}
+    scores = {split: {"accuracy": 0.75, "f1": 0.75} for split in right}
+    runs = []
+    for name, accuracy in (("finetune-full", 0.85), ("lora", 0.83)):
+        content = json.dumps({"test": {"accuracy": accuracy}})
+        (tmp_path / f"metrics/{name}.json").write_text(content)
+        # Those on fewer reviews do not count.
+        runs += [
+            seeds.Run(name, 1, train, "f", "cpu", "fp32", scores, right) for train in (100, 8484)
+        ]
+    rows = {"rows": [seeds.row(run) for run in runs]}
+    (tmp_path / "metrics/seeds.json").write_text(json.dumps(rows))
+
+
+def test_each_run_adds_seeds_of_the_references_to_those_before(committed, monkeypatch):
+    asked = []
+
+    def reference(_, name, settings, seed):
+        asked.append((name, settings[name], seed))
+        return {"accuracy": 0.8 + seed / 100}
+
+    monkeypatch.setattr(compare, "_reference", reference)
+    monkeypatch.setattr(compare, "_settings", lambda _: {"full": 1, "lora": 2})
+    first = compare.scores(None, 2, {})
+    assert asked == [("full", 1, 0), ("full", 1, 1), ("lora", 2, 0), ("lora", 2, 1)]
+    assert first["models"]["lora"] == {"ours": [0.83, 0.75], "theirs": [0.8, 0.81]}
+    asked.clear()
+    second = compare.scores(None, 1, first)
+    assert asked == [("full", 1, 2), ("lora", 2, 2)]
+    assert second["models"]["finetune-full"] == {
+        "ours": [0.85, 0.75],
+        "theirs": [0.8, 0.81, 0.82],
+    }
+
+
+def test_the_scores_of_seeds_have_the_interval_of_their_difference():
+    sides = {"ours": [0.80, 0.82], "theirs": [0.70, 0.72]}
+    section = {"date": "d", "models": {"lora": sides, "full": sides | {"theirs": [0.7]}}}
+    found = cells(markdown.write({"x": {"machine": MACHINE, "scores": section}}))
+    # Two values on each side whose standard deviations are 0.0141: the difference of the means has
+    # the standard error 0.0141, and the quantile of t with two degrees of freedom is 4.303.
+    both = ["lora", "0.810 ± 0.014 (2)", "0.710 ± 0.014 (2)", "+0.039 to +0.161"]
+    assert both in found
+    assert ["full", "0.810 ± 0.014 (2)", "0.700 (1)", ""] in found
 
 
 def roofline(share, useful=1.0):
@@ -314,6 +373,29 @@ def test_the_steps_that_are_asked_for_are_measured(ran, asked, monkeypatch, caps
         assert list(found[figure]) == asked
 
 
+def test_what_a_step_saves_is_counted_by_type_and_shape():
+    hidden = [torch.zeros(32, 28, 384, dtype=torch.bfloat16) for _ in range(2)]
+    tensors = [torch.zeros(3), *hidden, torch.zeros(896, 384), torch.zeros(28)]
+    found = saved.table(tensors).to_dict("records")
+    assert found == [
+        {"type": "bfloat16", "shape": "32 x 28 x 384", "tensors": 2, "MB": "1.4"},
+        {"type": "float32", "shape": "896 x 384", "tensors": 1, "MB": "1.4"},
+        {"type": "all", "shape": "others", "tensors": 2, "MB": "0.0"},
+    ]
+
+
+def test_a_step_of_each_kind_is_tabulated(ran, monkeypatch, capsys):
+    monkeypatch.chdir(ran.path)
+    monkeypatch.setattr(sys, "argv", ["bench.saved", "bf16"])
+    saved.main()
+    full, lora = (
+        [row for row in cells(text) if row[0] in ("float32", "bfloat16", "int64", "all")]
+        for text in capsys.readouterr().out.partition("lora, ")[::2]
+    )
+    for rows in (full, lora):
+        assert sum(int(row[2]) for row in rows) > 20
+
+
 class Stages:
     """A project in which a stage trains on 90 reviews/s, and a machine that becomes slower."""
 
@@ -426,7 +508,8 @@ def test_a_plan_takes_the_rates_of_a_machine_of_the_benchmark(tmp_path, monkeypa
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_retraining_is_timed_only_when_it_is_asked_for(bench, monkeypatch, asked):
     measured = []
-    alone = ((compare, "products"), (compare, "stages"), (corpus, "measure"), (compare, "repro"))
+    names = ("products", "stages", "scores", "repro")
+    alone = ((corpus, "measure"), *((compare, name) for name in names))
     monkeypatch.setattr(main, "tokenized", lambda _: None)
     for module, name in alone:
         monkeypatch.setattr(module, name, lambda *_, name=name: measured.append(name) or {})

@@ -96,19 +96,22 @@ def saved_bytes(model: torch.nn.Module, compute: Callable[[], object]) -> int:
 
     `compute` runs a forward pass of `model`, and may run the backward pass.
     """
+    return sum(tensor.untyped_storage().nbytes() for tensor in saved_tensors(model, compute))
+
+
+def saved_tensors(model: torch.nn.Module, compute: Callable[[], object]) -> list[torch.Tensor]:
+    """List the tensors, apart from the weights, that `compute` saves for a backward pass.
+
+    Of views of the same memory, the first is listed.
+    """
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
-        # Views of the same memory count once.
         saved.setdefault(tensor.untyped_storage().data_ptr(), tensor)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         compute()
     model.zero_grad()
-    return sum(
-        tensor.untyped_storage().nbytes()
-        for storage, tensor in saved.items()
-        if storage not in weights
-    )
+    return [tensor for storage, tensor in saved.items() if storage not in weights]
