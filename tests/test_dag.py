@@ -167,7 +167,8 @@ def test_metrics_show_fits_a_terminal(ran):
 def test_metrics_diff_names_model_split_and_score(after):
     branch = after.git("branch", "--show-current").strip()
     after.git("checkout", "--quiet", "-b", "try")
-    after.set(svm__C=1e-7)
+    # It fits the training reviews too closely, so that scores differ in either precision.
+    after.set(svm__C=100.0)
     after.dvc("repro", "svm")
     after.git("commit", "--quiet", "--all", "--message", "try")
     diff = json.loads(after.dvc("metrics", "diff", branch, "--json").stdout)
