@@ -167,9 +167,13 @@ def test_metrics_show_fits_a_terminal(ran):
 def test_metrics_diff_names_model_split_and_score(after):
     branch = after.git("branch", "--show-current").strip()
     after.git("checkout", "--quiet", "-b", "try")
-    # It fits the training reviews too closely, so that scores differ in either precision.
-    after.set(svm__C=100.0)
-    after.dvc("repro", "svm")
+    before = after.read("metrics/svm.json")
+    # Which of them moves the scores depends on the rounding of the features.
+    for strength in (100.0, 1.0, 1e-7):
+        after.set(svm__C=strength)
+        after.dvc("repro", "svm")
+        if after.read("metrics/svm.json") != before:
+            break
     after.git("commit", "--quiet", "--all", "--message", "try")
     diff = json.loads(after.dvc("metrics", "diff", branch, "--json").stdout)
     assert "metrics/lora.json" not in diff
