@@ -201,7 +201,8 @@ committed runs (metrics/), theirs were trained in fp32 on this machine. Measured
 def _dag(_: str, sections: Sections) -> str:
     def say(section: dict[str, Any]) -> str:
         return (
-            f"ours takes {_spread(section['ours'])} s; theirs takes "
+            f"on {section['reviews']:,} training reviews, ours takes "
+            f"{_spread(section['ours'])} s; theirs takes "
             f"{_spread(section['theirs'])} s, which is {section['ratio']:g} times as long."
         )
 
