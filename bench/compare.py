@@ -36,7 +36,7 @@ PAIRS = (
     ("finetune-full", "full"),
     ("lora", "lora"),
 )
-# Pairs that are compared by their scores. What the head learns is in the section "all".
+# Pairs that train the whole network. Their names are also those of the roofline's steps.
 LEARNING = (("finetune-full", "full"), ("lora", "lora"))
 # The stages whose growth each section measures.
 GROWING = {
@@ -311,7 +311,7 @@ def stages(project: Project) -> dict[str, Any]:
     it, because the speed of a machine that others use as well changes within minutes.
     """
     rows = {}
-    for name, step in (("finetune-full", "full"), ("lora", "lora")):
+    for name, step in LEARNING:
         project.set(name, epochs=1)
         before = _bare(project, step)
         run_stage(project, name)
