@@ -137,6 +137,11 @@ def in_turns(
     return statistics.median(peaks), flops / seconds
 
 
+def inputs() -> tuple[tokens.Tokens, params.Params]:
+    """Load the training reviews and the parameters of the project."""
+    return tokens.load("train"), params.parse(declarations.read_yaml(params.PATH))
+
+
 def of_all_lengths(
     batches: Iterable[list[int]], lengths: np.ndarray, count: int = BATCHES
 ) -> list[list[int]]:
@@ -213,8 +218,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.products:
         torch.backends.mkldnn.matmul.fp32_precision = args.products
-    split = tokens.load("train")
-    settings = params.parse(declarations.read_yaml(params.PATH))
+    split, settings = inputs()
     budget, size = settings.extract_cls_features.tokens_per_batch, settings.lora.batch_size
     steps = {
         "extraction": extraction(split, args.float_format, budget, args.batches),

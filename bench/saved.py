@@ -14,9 +14,7 @@ import pandas as pd
 import torch
 
 from bench import roofline
-from stages.lib.core import declarations
-from stages.lib.encoder import batches, precision, tokens
-from stages.lib.schema import params
+from stages.lib.encoder import batches, precision
 from stages.lib.training import narrow
 from stages.lib.training.steps import saved_tensors
 
@@ -47,8 +45,7 @@ def main() -> None:
     )
     parser.add_argument("float_format", choices=precision.DTYPES)
     float_format = parser.parse_args().float_format
-    split = tokens.load("train")
-    settings = params.parse(declarations.read_yaml(params.PATH))
+    split, settings = roofline.inputs()
     sampler = batches.LengthGrouped(split.lengths, settings.lora.batch_size, seed=0)
     (batch,) = roofline.padded(split, sampler, precision.multiple(float_format), 1)
     for name in ("full", "lora"):

@@ -18,9 +18,7 @@ import torch
 from tqdm import tqdm
 
 from bench import roofline
-from stages.lib.core import declarations
-from stages.lib.encoder import precision, tokens
-from stages.lib.schema import params
+from stages.lib.encoder import precision
 from stages.lib.training import parts
 
 # By the type of the device: tokens per batch of extraction; reviews per batch of training; the most
@@ -63,8 +61,7 @@ def main() -> None:
     )
     parser.add_argument("float_format", choices=precision.DTYPES)
     float_format = parser.parse_args().float_format
-    split = tokens.load("train")
-    settings = params.parse(declarations.read_yaml(params.PATH))
+    split, settings = roofline.inputs()
     device = precision.device().type
     budgets, sizes, parted = SIZES[device]
     asked: list[dict[str, Any]] = [{"step": "extraction", "tokens": budget} for budget in budgets]
