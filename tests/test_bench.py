@@ -17,6 +17,7 @@ from bench import __main__ as main
 from bench import compare, corpus, markdown, plan, project, saved, sizes
 from bench import roofline as roofs
 from stages.lib.core import declarations
+from stages.lib.encoder import packed
 from stages.lib.report import seeds
 from stages.lib.training import parts
 
@@ -205,6 +206,21 @@ def test_the_scores_of_seeds_have_the_interval_of_their_difference():
     both = ["lora", "0.810 ± 0.014 (2)", "0.710 ± 0.014 (2)", "+0.039 to +0.161"]
     assert both in found
     assert ["full", "0.810 ± 0.014 (2)", "0.700 (1)", ""] in found
+
+
+def test_products_of_packed_weights_are_counted_like_others():
+    linear = torch.nn.Linear(24, 40).requires_grad_(False)
+    batch = {
+        "input_ids": torch.ones(2, 5, dtype=torch.int64),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+    }
+    states = torch.randn(2, 5, 24)
+    results = [
+        roofs.achieved(lambda _, of=forward: of(states), [batch], torch.float32)
+        for forward in (linear, packed.PackedForward(linear))
+    ]
+    assert [result.flops_per_review for result in results] == [2 * 5 * 24 * 40] * 2
+    assert results[0].useful == pytest.approx(0.8)
 
 
 def roofline(share, useful=1.0):

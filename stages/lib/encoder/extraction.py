@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from stages.lib.core.errors import InputError
 from stages.lib.core.paths import BACKBONE
-from stages.lib.encoder import backbone, batches, first_token, inference, precision
+from stages.lib.encoder import backbone, batches, first_token, inference, packed, precision
 
 
 class Extractor:
@@ -30,21 +30,21 @@ class Extractor:
         self._directory, self.tokens_per_batch = directory, tokens_per_batch
         self._model, self._pad_token_id, self.facts = backbone.load_verified(Path(directory))
         first_token.keep_first(self._model)
-        self._attention = self._model.config._attn_implementation
         self.cast(resolved)
 
     def cast(self, asked: str) -> None:
-        """Round the backbone to another precision, in place.
+        """Round the backbone, which is in float32, to another precision, in place.
 
         Raises InputError for a precision that the device does not support.
         """
         self.precision = precision.resolve(asked)
+        if self.precision == "bf16" and precision.device().type == "cpu":
+            packed.pack(self._model)
+            # PyTorch's kernel takes longer than products and a softmax, except for texts of
+            # hundreds of tokens (bench/notes.md).
+            self._model.set_attn_implementation("eager")
         # What transformers wraps `to` in hides its arguments' types.
         self._model.to(precision.device(), precision.DTYPES[self.precision])  # type: ignore[arg-type]
-        # In bf16 on a CPU, PyTorch's kernel takes longer than products and a softmax, except for
-        # texts of hundreds of tokens (bench/notes.md).
-        eager = self.precision == "bf16" and precision.device().type == "cpu"
-        self._model.set_attn_implementation("eager" if eager else self._attention)
 
     def states(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Compute the first token's last hidden states, [batch, dim], of a batch [batch, tokens].

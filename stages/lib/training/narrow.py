@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from stages.lib.encoder import precision
+from stages.lib.encoder import packed, precision
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -25,11 +25,11 @@ _CASTS = "cast_input_dtype_enabled"
 
 @contextmanager
 def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterator[None]:
-    """Keep frozen weights of linear layers and the hidden states of `model` in bfloat16.
+    """Keep the hidden states of `model` in bfloat16, and multiply by packed frozen weights.
 
-    Trained weights stay in float32. On exit, the frozen weights are exactly what they were, so the
-    model is saved and scored in float32, and memory that training has freed is returned to the
-    system. Nothing changes unless `float_format` is bf16 and the device is a CPU.
+    All weights stay in float32. On exit, the model computes as before, so it is saved and scored in
+    float32, and memory that training has freed is returned to the system. Nothing changes unless
+    `float_format` is bf16 and the device is a CPU.
     """
     if float_format != "bf16" or precision.device().type != "cpu":
         yield
@@ -38,19 +38,13 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
     layers = [module for module in model.modules() if hasattr(module, "lora_variant")]
     # DoRA divides by the norm of a frozen weight, which should stay exact.
     exact = {layer.base_layer for layer in layers if layer.lora_variant}
-    linear = [
+    frozen = [
         module
         for module in model.modules()
-        if isinstance(module, nn.Linear) and not module.weight.requires_grad
+        if type(module) is nn.Linear
+        and module not in exact
+        and not any(parameter.requires_grad for parameter in module.parameters())
     ]
-    frozen = [
-        parameter
-        for module in linear
-        if module not in exact
-        for parameter in module.parameters()
-        if not parameter.requires_grad
-    ]
-    weights = [parameter.data for parameter in frozen]
     hooks = [
         module.register_forward_hook(lambda *given: given[-1].to(torch.bfloat16))
         for name, module in model.named_modules()
@@ -60,18 +54,19 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
     # the weight once per review.
     hooks += [
         module.register_forward_pre_hook(lambda _, given: (given[0].contiguous(),))
-        for module in linear
+        for module in model.modules()
+        if module in exact
     ]
-    for parameter in frozen:
-        parameter.data = parameter.data.to(torch.bfloat16)
+    for module in frozen:
+        module.forward = packed.PackedForward(module)  # type: ignore[method-assign]
     for layer in layers:
         # PEFT would cast inputs to the adapters' float32, and autocast would cast them back.
         setattr(layer, _CASTS, bool(layer.lora_variant))
     try:
         yield
     finally:
-        for parameter, data in zip(frozen, weights, strict=True):
-            parameter.data = data
+        for module in frozen:
+            del module.forward
         for layer in layers:
             setattr(layer, _CASTS, True)
         for hook in hooks:

@@ -1,0 +1,79 @@
+"""Products of frozen bfloat16 weights on a CPU, whose weights are arranged once.
+
+In every product, PyTorch would copy the bias to all rows of the result, and oneDNN would arrange
+the weights in the blocks that the processor multiplies. Here, oneDNN arranges them once and adds
+the bias itself, in the operations that torch.compile uses for frozen weights.
+"""
+
+from functools import cache, cached_property
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+
+class PackedForward:
+    """The forward pass of a frozen linear layer in bfloat16, from [..., in] to [..., out].
+
+    Assigned to the layer's attribute `forward`, it replaces its method until it is deleted.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        self._layer = layer
+        self.weight = _pack(layer.weight)
+        self.bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+
+    @cached_property
+    def transposed(self) -> torch.Tensor:
+        """The weight [in, out] of the backward pass, which inference does not need."""
+        return _pack(self._layer.weight.T)
+
+    def __call__(self, input: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = _Product.apply(input, self)
+        return product
+
+
+class _Product(torch.autograd.Function):
+    """The product of an input of any float dtype and frozen weights."""
+
+    @staticmethod
+    def forward(ctx: Any, input: torch.Tensor, packed: PackedForward) -> torch.Tensor:
+        ctx.packed = packed
+        return _multiply(input, packed.weight, packed.bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return _multiply(grad, ctx.packed.transposed, None), None
+
+
+@cache
+def _supported() -> bool:
+    """Tell whether oneDNN multiplies in bfloat16 on this processor."""
+    x86 = torch.cpu.get_capabilities().get("architecture") == "x86_64"
+    return x86 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    weight = weight.detach().to(torch.bfloat16).contiguous()
+    return torch.ops.mkldnn._reorder_linear_weight(weight) if _supported() else weight
+
+
+def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    # To multiply a view, such as that of the first tokens, PyTorch would copy the weight once per
+    # review.
+    input = input.to(torch.bfloat16).contiguous()
+    if not _supported():
+        return linear(input, weight, bias)
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return product
+
+
+def pack(model: nn.Module) -> None:
+    """Pack all linear layers of a model that is not trained, in place, and drop their weights."""
+    for module in model.modules():
+        # Those of attention in PyTorch are a subclass, and used without their forward pass.
+        if type(module) is nn.Linear:
+            module.forward = PackedForward(module)  # type: ignore[method-assign]
+            module.register_parameter("weight", None)
+            module.register_parameter("bias", None)
