@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.nn.functional import linear
 
+from stages.lib.encoder import memory
+
 
 class PackedForward:
     """The forward pass of a frozen linear layer in bfloat16, from [..., in] to [..., out].
@@ -55,8 +57,10 @@ def _supported() -> bool:
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:
-    weight = weight.detach().to(torch.bfloat16).contiguous()
-    return torch.ops.mkldnn._reorder_linear_weight(weight) if _supported() else weight
+    rounded = weight.detach().to(torch.bfloat16).contiguous()
+    # The model is used in float32 again after training only.
+    memory.page_out(weight)
+    return torch.ops.mkldnn._reorder_linear_weight(rounded) if _supported() else rounded
 
 
 def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

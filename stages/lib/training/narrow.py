@@ -4,8 +4,6 @@ Autocast leaves the embeddings' output in float32, so that every residual sum is
 layer casts it again. It also casts frozen weights anew in every forward pass.
 """
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from stages.lib.encoder import packed, precision
+from stages.lib.encoder import memory, packed, precision
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -71,13 +69,5 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
             setattr(layer, _CASTS, True)
         for hook in hooks:
             hook.remove()
-        _return_free_memory()
-
-
-def _return_free_memory() -> None:
-    """Return the memory that was freed to the system, where the C library can do so.
-
-    What comes next is computed in float32, and needs blocks of other sizes than those of training.
-    """
-    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-        trim(0)
+        # What comes next is computed in float32, and needs blocks of other sizes.
+        memory.return_freed()

@@ -63,6 +63,13 @@ def test_the_weight_of_the_backward_pass_is_made_when_it_is_needed(here):
     assert "transposed" in vars(forward)
 
 
+def test_each_float32_weight_is_paged_out_once_it_is_packed(here, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(packed.memory, "page_out", lambda weight: shapes.append(weight.shape))
+    packed.PackedForward(layer())(torch.randn(3, 24, requires_grad=True)).sum().backward()
+    assert shapes == [(40, 24), (24, 40)]
+
+
 class Shapes(TorchDispatchMode):
     """The shapes of all tensors that are computed."""
 
