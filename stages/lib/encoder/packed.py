@@ -16,15 +16,17 @@ from stages.lib.encoder import memory
 
 
 class PackedForward:
-    """The forward pass of a frozen linear layer in bfloat16, from [..., in] to [..., out].
+    """The forward pass of a linear layer in bfloat16, from [..., in] to [..., out].
 
-    Assigned to the layer's attribute `forward`, it replaces its method until it is deleted.
+    The layer's weight is frozen; its bias may be trained. Assigned to the layer's attribute
+    `forward`, it replaces its method until it is deleted.
     """
 
     def __init__(self, layer: nn.Linear) -> None:
         self._layer = layer
         self.weight = _pack(layer.weight)
-        self.bias = None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+        frozen = layer.bias is not None and not layer.bias.requires_grad
+        self.bias = layer.bias.to(torch.bfloat16) if frozen else layer.bias
 
     @cached_property
     def transposed(self) -> torch.Tensor:
@@ -32,21 +34,28 @@ class PackedForward:
         return _pack(self._layer.weight.T)
 
     def __call__(self, input: torch.Tensor) -> torch.Tensor:
-        product: torch.Tensor = _Product.apply(input, self)
+        product: torch.Tensor = _Product.apply(input, self.bias, self)
         return product
 
 
 class _Product(torch.autograd.Function):
-    """The product of an input of any float dtype and frozen weights."""
+    """The product of an input of any float dtype and a frozen weight, and the sum with a bias."""
 
     @staticmethod
-    def forward(ctx: Any, input: torch.Tensor, packed: PackedForward) -> torch.Tensor:
+    def forward(
+        ctx: Any, input: torch.Tensor, bias: torch.Tensor | None, packed: PackedForward
+    ) -> torch.Tensor:
         ctx.packed = packed
-        return _multiply(input, packed.weight, packed.bias)
+        return _multiply(input, packed.weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return _multiply(grad, ctx.packed.transposed, None), None
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        of_input, of_bias, _ = ctx.needs_input_grad
+        return (
+            _multiply(grad, ctx.packed.transposed, None) if of_input else None,
+            grad.flatten(0, -2).sum(0, dtype=torch.float32) if of_bias else None,
+            None,
+        )
 
 
 @cache
@@ -67,6 +76,7 @@ def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     # To multiply a view, such as that of the first tokens, PyTorch would copy the weight once per
     # review.
     input = input.to(torch.bfloat16).contiguous()
+    bias = None if bias is None else bias.to(torch.bfloat16)
     if not _supported():
         return linear(input, weight, bias)
     product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")

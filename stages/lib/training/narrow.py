@@ -39,9 +39,7 @@ def narrowed(model: "PreTrainedModel | PeftModel", float_format: str) -> Iterato
     frozen = [
         module
         for module in model.modules()
-        if type(module) is nn.Linear
-        and module not in exact
-        and not any(parameter.requires_grad for parameter in module.parameters())
+        if type(module) is nn.Linear and not module.weight.requires_grad and module not in exact
     ]
     hooks = [
         module.register_forward_hook(lambda *given: given[-1].to(torch.bfloat16))

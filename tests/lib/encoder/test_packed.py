@@ -49,6 +49,23 @@ def test_a_product_and_its_gradient_are_those_of_the_rounded_weights(here, shape
     assert close(x.grad, rounded(gradient) @ rounded(linear.weight))
 
 
+def test_a_bias_that_is_trained_has_the_gradient_of_the_sum(here):
+    linear = layer()
+    linear.bias.requires_grad_()
+    product = packed.PackedForward(linear)(torch.randn(2, 5, 24))
+    gradient = torch.randn(2, 5, 40).to(torch.bfloat16)
+    product.backward(gradient)
+    assert torch.allclose(linear.bias.grad, gradient.float().sum((0, 1)), rtol=1e-5)
+
+
+def test_a_step_of_the_bias_changes_the_next_product(here):
+    linear = layer()
+    linear.bias.requires_grad_()
+    forward = packed.PackedForward(linear)
+    linear.bias.data += 1
+    assert close(forward(torch.zeros(1, 24))[0].detach(), rounded(linear.bias))
+
+
 def test_a_view_is_multiplied_as_its_copy_is(here):
     forward = packed.PackedForward(layer())
     states = torch.randn(3, 5, 24).to(torch.bfloat16)
