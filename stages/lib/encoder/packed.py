@@ -84,8 +84,8 @@ def _multiply(input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
 
 
 def pack(model: nn.Module) -> None:
-    """Pack all linear layers of a model that is not trained, in place, and drop their weights."""
-    for module in model.modules():
+    """Freeze a model, in place, pack all of its linear layers, and drop their weights."""
+    for module in model.requires_grad_(False).modules():
         # Those of attention in PyTorch are a subclass, and used without their forward pass.
         if type(module) is nn.Linear:
             module.forward = PackedForward(module)  # type: ignore[method-assign]

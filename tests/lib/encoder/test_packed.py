@@ -120,15 +120,18 @@ def test_a_packed_model_keeps_no_other_weights_of_its_linear_layers(here):
     class Both(nn.Module):
         def __init__(self):
             super().__init__()
-            self.linear, self.attention = layer(), nn.MultiheadAttention(24, 2)
+            self.linear, self.attention = nn.Linear(24, 40), nn.MultiheadAttention(24, 2)
 
         def forward(self, x):
             return self.attention(*3 * [self.linear(x)[..., :24].float()])[0]
 
+    torch.manual_seed(0)
     model, x = Both().eval(), torch.randn(3, 24)
     with torch.inference_mode():
         expected = model(x)
         packed.pack(model)
         assert torch.allclose(model(x), expected, atol=0.02)
     assert model.linear.weight is None
+    assert model.linear.forward.bias.dtype == torch.bfloat16
+    assert not any(parameter.requires_grad for parameter in model.parameters())
     assert not [name for name, _ in model.named_parameters() if name.startswith("linear")]
