@@ -2,9 +2,8 @@
 
 import pytest
 import torch
+from shapes import Shapes
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from stages.lib.encoder import packed
 
@@ -85,19 +84,6 @@ def test_each_float32_weight_is_paged_out_once_it_is_packed(here, monkeypatch):
     monkeypatch.setattr(packed.memory, "page_out", lambda weight: shapes.append(weight.shape))
     packed.PackedForward(layer())(torch.randn(3, 24, requires_grad=True)).sum().backward()
     assert shapes == [(40, 24), (24, 40)]
-
-
-class Shapes(TorchDispatchMode):
-    """The shapes of all tensors that are computed."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.found |= {tensor.shape for tensor in tree_leaves(result) if torch.is_tensor(tensor)}
-        return result
 
 
 def test_a_second_product_prepares_no_weight():

@@ -5,8 +5,7 @@ import sys
 import psutil
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from shapes import Shapes
 from transformers import AutoModelForSequenceClassification
 
 from stages import lora
@@ -133,19 +132,6 @@ def test_fewer_bytes_are_saved_for_the_backward_pass(miniature):
     before = saved()
     with narrow.narrowed(model, "bf16"):
         assert saved() < 0.8 * before
-
-
-class Shapes(TorchDispatchMode):
-    """The shapes of all tensors that are computed."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = set()
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        self.found |= {tensor.shape for tensor in tree_leaves(result) if torch.is_tensor(tensor)}
-        return result
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
