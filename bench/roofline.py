@@ -43,9 +43,9 @@ ROUNDS = 3
 # The type of what is measured: a step, and the batches to take it on.
 Work = tuple[Callable[[Batch], object], list[Batch]]
 
-
-# The product of packed weights (stages/lib/encoder/packed.py), which PyTorch does not count.
-PACKED = torch.ops.mkldnn._linear_pointwise
+# The product of packed weights (stages/lib/encoder/packed.py), which PyTorch does not count. It is
+# missing where PyTorch was built without oneDNN.
+PACKED = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 def packed_flops(
